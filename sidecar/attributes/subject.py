@@ -1,0 +1,257 @@
+"""Who asks: stage 2 of a call.
+
+* The calling workload is always known: its verified identity is registered, or the call is refused.
+* A token is believed or refused, never ignored: a bad token is no way to become a workload that acts alone.
+* `sub` and, where present, the current `act` (RFC 8693) are both resolved; the pipeline decides once for each and both
+  must be permitted. Earlier actors are shown in `delegation` and weigh nothing (RFC 8693, 4.1).
+* Attributes come from the directory's snapshot at each call. Claims may only take away from them.
+* A data subject's own id never enters a `Subject`: it stands in `Identity.own`, for comparison with what is reached.
+"""
+
+import math
+from typing import Literal, NoReturn, Protocol
+
+import msgspec
+
+from sidecar.attributes.claims import Actor, Claims, Restrictions
+from sidecar.attributes.countries import UNITED_STATES
+from sidecar.attributes.peers import Caller, Workloads
+from sidecar.attributes.tokens import TokenVerifier
+from sidecar.errors import Code, ConfigurationError, IdentifyError
+from sidecar.vocabulary import CoveredPerson, Engagement, Location, Person, ReasonCode, Subject
+
+Metadata = tuple[tuple[str, str | bytes], ...]
+Binding = Literal["cnf", "azp", "none"]
+BINDINGS: tuple[Binding, ...] = ("cnf", "azp", "none")
+UNKNOWN_ACTOR = "unknown"
+"""Stands in `delegation` for an earlier actor who is neither in the directory nor registered."""
+
+LAPSED_CAP = 60.0
+"""Seconds an identity holds at most when something in the person's entry has lapsed already."""
+
+_US_BY_STATUS = frozenset({"us_citizen", "us_national", "us_permanent_resident", "refugee", "asylee"})
+"""Legal statuses that make a US person wherever they are (28 CFR 202.256); others only by presence."""
+
+_SCHEME = "bearer "
+
+
+class PersonEntry(Protocol):
+    """One person of a directory snapshot."""
+
+    @property
+    def person(self) -> Person:
+        """The attributes, `covered_person` worked out."""
+
+    @property
+    def engagement(self) -> Engagement:
+        """Under what agreement the person works."""
+
+    @property
+    def as_of(self) -> str:
+        """RFC 3339 instant at which the source said so."""
+
+    @property
+    def expires_at(self) -> float:
+        """Unix seconds at which the first of vetting, training, engagement or the directory's age bound ends."""
+
+    @property
+    def revision(self) -> str:
+        """Digest of the snapshot that the entry came from."""
+
+
+class Directory(Protocol):
+    """The personnel directory. Its snapshot may be exchanged at any time: an entry says which one it came from."""
+
+    @property
+    def revision(self) -> str:
+        """Digest of the snapshot in force."""
+
+    @property
+    def source(self) -> str:
+        """Where the snapshot came from, as `subject.source` names it."""
+
+    def person(self, id: str) -> PersonEntry | None:  # noqa: A002 - the word of the directory
+        """The entry of the person with exactly this id."""
+
+    def fresh(self, now: float) -> bool:
+        """Whether the snapshot is young enough to be relied on at `now` (unix seconds)."""
+
+
+class Identity(msgspec.Struct, frozen=True, kw_only=True):
+    """Who is calling.
+
+    `subjects`: the token's subject and, where there is one, the current actor; decide once for each. `person`: the
+    first personnel id among them. `workload`: the registered id of the caller. `own`: (kind, id) of a data subject who
+    calls for themselves. `expires_at`: unix seconds after which nothing derived from this may be kept, and an open
+    stream is identified again with the same metadata (infinite for a workload that acts alone). `directory`: the
+    snapshot's revision where one was consulted.
+    """
+
+    subjects: tuple[Subject, ...]
+    person: str | None
+    workload: str | None
+    own: tuple[str, str] | None
+    expires_at: float
+    directory: str | None
+
+
+class Identifier:
+    """Resolves callers. `people` is None where no directory is configured: then no personnel can be identified."""
+
+    def __init__(self, *, tokens: TokenVerifier, people: Directory | None, workloads: Workloads,
+                 binding: Binding) -> None:  # fmt: skip
+        if binding not in BINDINGS:
+            raise ConfigurationError("not a way to bind tokens to callers", where="identity.bind_to_workload",
+                                     value=binding, fix=f"Use one of: {', '.join(BINDINGS)}")  # fmt: skip
+        self._tokens, self._people, self._workloads = tokens, people, workloads
+        self._binding = binding
+
+    def identify(self, metadata: Metadata, identities: tuple[str, ...], certificate_sha256: bytes | None,
+                 now: float) -> Identity:  # fmt: skip
+        """Who is calling at `now` (unix seconds). No I/O; a stream asks again with the same arguments.
+
+        IdentifyError: UNAUTHENTICATED (no registered peer; no, bad, lapsed or stolen token), PERMISSION_DENIED (a
+        valid token of somebody unknown), UNAVAILABLE (directory, keys or revocations too old to tell).
+        """
+        caller = self._workloads.of(identities)
+        if caller is None:
+            raise IdentifyError("the calling workload is not known", reason=ReasonCode.UNIDENTIFIED_WORKLOAD,
+                                operator=f"peer {identities!r} names no, or more than one, entry of "
+                                "identity.workloads. Register it there.")  # fmt: skip
+        self._tokens.check_workload(caller.marks, now)
+        token = _bearer(metadata)
+        if token is None:
+            return _alone(caller)
+        claims = self._tokens.verify(token, now)
+        self._check_binding(claims, identities, certificate_sha256)
+        if claims.actors:
+            return self._delegated(claims, caller, now)
+        subject, lapses, directory = self._principal(claims, caller, (), now)
+        return Identity(subjects=(subject,), person=subject.person.id, workload=caller.workload.id, own=_own(claims),
+                        expires_at=min(claims.valid_until, lapses), directory=directory)  # fmt: skip
+
+    def _check_binding(self, claims: Claims, identities: tuple[str, ...], certificate_sha256: bytes | None) -> None:
+        # A token that says it is bound is held to it whatever the setting (RFC 8705, section 3).
+        if claims.certificate is not None:
+            bound = certificate_sha256 is not None and claims.certificate == certificate_sha256
+        else:
+            bound = self._binding != "cnf"
+        if bound and self._binding == "azp":
+            bound = bool(claims.clients) and all(client in identities for client in claims.clients)
+        if not bound:
+            raise IdentifyError("the token is not bound to this caller", reason=ReasonCode.UNIDENTIFIED_PERSON,
+                                operator=f"a token of {claims.issuer.issuer} was presented by {identities!r}, which "
+                                f"it does not name (bind_to_workload: {self._binding}). It may be stolen.")  # fmt: skip
+
+    def _delegated(self, claims: Claims, caller: Caller, now: float) -> Identity:
+        chain = tuple(self._shown(actor) for actor in claims.actors)
+        first, lapses, directory = self._principal(claims, caller, chain, now)
+        actor = claims.actors[0]
+        registered = self._workloads.get(actor.name)
+        if registered is not None:
+            self._tokens.check_workload(registered.marks, now)
+            second = Subject(kind="workload", authentication=actor.authentication, workload=registered.workload,
+                             delegation=chain, source="configuration")  # fmt: skip
+        elif actor.person is None:
+            _unknown_person()
+        else:
+            second, until, directory = self._personnel(actor.person, actor, caller, chain, now)
+            lapses = min(lapses, until)
+        return Identity(subjects=(first, second), person=first.person.id or second.person.id,
+                        workload=caller.workload.id, own=_own(claims), expires_at=min(claims.valid_until, lapses),
+                        directory=directory)  # fmt: skip
+
+    def _shown(self, actor: Actor) -> str:
+        if self._workloads.get(actor.name) is not None:
+            return actor.name
+        if actor.person is not None and self._people is not None and self._people.person(actor.person) is not None:
+            return actor.person
+        return UNKNOWN_ACTOR
+
+    def _principal(self, claims: Claims, caller: Caller, chain: tuple[str, ...],
+                   now: float) -> tuple[Subject, float, str | None]:  # fmt: skip
+        if claims.issuer.kind == "personnel":
+            return self._personnel(claims.subject, claims, caller, chain, now)
+        subject = Subject(kind="data_subject", authentication=claims.authentication, workload=caller.workload,
+                          delegation=chain, source=claims.issuer.issuer)  # fmt: skip
+        return subject, math.inf, None
+
+    def _personnel(self, name: str, said: Claims | Actor, caller: Caller, chain: tuple[str, ...],
+                   now: float) -> tuple[Subject, float, str]:  # fmt: skip
+        people = self._people
+        if people is None or not people.fresh(now):
+            what = "no directory is configured" if people is None else f"snapshot {people.revision} is too old"
+            raise IdentifyError("personnel cannot be identified at present", reason=ReasonCode.STALE_DIRECTORY,
+                                code=Code.UNAVAILABLE, operator=f"identity.directory: {what}. Build and install a "
+                                "new snapshot (sidecar directory build).")  # fmt: skip
+        entry = people.person(name)
+        if entry is None:
+            _unknown_person()
+        person = entry.person if said.restrictions is None else restrict(entry.person, said.restrictions)
+        subject = Subject(kind="personnel", person=person, engagement=entry.engagement,
+                          authentication=said.authentication, workload=caller.workload, delegation=chain,
+                          source=people.source, as_of=entry.as_of)  # fmt: skip
+        lapses = entry.expires_at
+        return subject, lapses if lapses > now else now + LAPSED_CAP, entry.revision
+
+
+def restrict(person: Person, restrictions: Restrictions) -> Person:
+    """The person with what a token takes away.
+
+    A country that contradicts the directory's leaves no country at all (unknown is not allowed), and undoes a "not a
+    covered person" that may rest on presence in the US.
+    """
+    location, covered = person.location, person.covered_person
+    if restrictions.country is not None and location.country is not None \
+            and _region(restrictions.country) != _region(location.country):  # fmt: skip
+        present = location.country in UNITED_STATES and person.legal_status not in _US_BY_STATUS
+        if covered.value == "no" and present:
+            covered = CoveredPerson(value="unknown", basis="presence in the US is contradicted by the token")
+        location = Location(source="token contradicts the directory")
+    roles = person.roles
+    if restrictions.roles is not None:
+        roles = tuple(role for role in roles if role in restrictions.roles)
+    return msgspec.structs.replace(
+        person, location=location, covered_person=covered, roles=roles,
+        us_personnel=False if restrictions.not_us_personnel else person.us_personnel,
+    )  # fmt: skip
+
+
+def _region(country: str) -> str:
+    return "US" if country in UNITED_STATES else country
+
+
+def _bearer(metadata: Metadata) -> str | None:
+    found: str | bytes | None = None
+    for key, value in metadata:
+        if key == "authorization":
+            if found is not None:
+                _refuse("more than one authorization header")
+            found = value
+    if found is None:
+        return None
+    if isinstance(found, bytes) or found[: len(_SCHEME)].lower() != _SCHEME:
+        _refuse("the authorization header holds no bearer token")
+    return found[len(_SCHEME) :]
+
+
+def _alone(caller: Caller) -> Identity:
+    if not caller.acts_alone:
+        _refuse("a token is needed: this workload does not act alone")
+    subject = Subject(kind="workload", workload=caller.workload, source="configuration")
+    return Identity(subjects=(subject,), person=None, workload=caller.workload.id, own=None, expires_at=math.inf,
+                    directory=None)  # fmt: skip
+
+
+def _own(claims: Claims) -> tuple[str, str] | None:
+    return (claims.issuer.subject_kind, claims.subject) if claims.issuer.kind == "data_subject" else None
+
+
+def _refuse(why: str) -> NoReturn:
+    raise IdentifyError(why, reason=ReasonCode.UNIDENTIFIED_PERSON)
+
+
+def _unknown_person() -> NoReturn:
+    raise IdentifyError("the person is not known here", reason=ReasonCode.UNIDENTIFIED_PERSON,
+                        code=Code.PERMISSION_DENIED, operator="a valid token names somebody who is not in the "
+                        "personnel directory. Add them, or find out who issues such tokens.")  # fmt: skip

@@ -1,0 +1,142 @@
+"""The tree of commands."""
+
+from pathlib import Path
+from typing import Annotated
+
+import typer
+
+from sidecar.cli.console import FINDING, explained, fail, out, progress
+from sidecar.cli.oversight import oversight
+
+Config = Annotated[Path, typer.Option("--config", help="Settings file.", metavar="FILE")]
+
+app = typer.Typer(
+    name="sidecar",
+    help="Customhouse: a policy-enforcement sidecar for personal data, and its independent oversight store.",
+    no_args_is_help=True,
+    pretty_exceptions_enable=False,
+    add_completion=False,
+)
+subjects = typer.Typer(help="The index of who is a US data subject.", no_args_is_help=True)
+directory = typer.Typer(help="The directory of personnel.", no_args_is_help=True)
+keys = typer.Typer(help="Key pairs.", no_args_is_help=True)
+app.add_typer(subjects, name="subjects")
+app.add_typer(directory, name="directory")
+app.add_typer(keys, name="keys")
+app.add_typer(oversight, name="oversight")
+
+
+def run() -> None:
+    """Run the command line."""
+    with explained():
+        app()
+
+
+@app.command("run")
+def run_sidecar(config: Config) -> None:
+    """Run the sidecar until it is told to stop."""
+    from sidecar.main.process import run as run_process
+    from sidecar.settings.loader import load
+    from sidecar.settings.sidecar import SidecarSettings
+
+    run_process(load(config, SidecarSettings))
+
+
+@app.command("check-config")
+def check_config(config: Config) -> None:
+    """Read the settings and everything they name, without serving."""
+    from sidecar.main.process import check
+    from sidecar.settings.loader import load
+    from sidecar.settings.sidecar import SidecarSettings
+
+    for line in check(load(config, SidecarSettings)):
+        out().print(line, markup=False)
+
+
+@app.command("describe")
+def describe(config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Print what the upstream's methods reach: actions, categories, subject fields, and what is unannotated."""
+    from sidecar.cli.describe import show
+    from sidecar.settings.loader import load
+    from sidecar.settings.sidecar import SidecarSettings
+
+    raise SystemExit(show(load(config, SidecarSettings), as_json=as_json))
+
+
+@app.command("doctor")
+def doctor(config: Config) -> None:
+    """Try what must hold in this deployment: above all, that the upstream accepts only the sidecar."""
+    from sidecar.cli.doctor import examine
+    from sidecar.settings.loader import load
+    from sidecar.settings.sidecar import SidecarSettings
+
+    raise SystemExit(examine(load(config, SidecarSettings)))
+
+
+@app.command("status")
+def status(config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
+    """Ask a running sidecar how it is, over its admin socket."""
+    from sidecar.cli.status import ask
+    from sidecar.settings.loader import load
+    from sidecar.settings.sidecar import SidecarSettings
+
+    raise SystemExit(ask(load(config, SidecarSettings), as_json=as_json))
+
+
+@app.command("demo")
+def demo(
+    *,
+    report: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.", metavar="FILE")] = None,
+    data: Annotated[Path | None, typer.Option("--data", help="Keep everything in this new folder.", metavar="DIR")] = None,
+    keep: Annotated[bool, typer.Option("--keep", help="Leave it running and say how to call it.")] = False,
+) -> None:
+    """Play the whole product, scene by scene, on this machine. Exits 1 if any scene differs from what it should be."""
+    from sidecar.demo.main import play
+
+    raise SystemExit(play(report=report, data=data, keep=keep))
+
+
+@subjects.command("build")
+def subjects_build(
+    source: Annotated[Path, typer.Argument(metavar="IN", help="CSV with header id,country,as_of; or JSON Lines.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The index file to write.")],
+) -> None:
+    """Build the subject index: 8 bytes for each id, memory-mapped by the sidecar."""
+    from sidecar.administration.subjects import build
+
+    with progress() as bar:
+        report = build(source, target, bar)
+    for line in report.lines:
+        out().print(line, markup=False)
+    if report.bad:
+        fail(f"{source}: {report.bad} bad rows; nothing was written", FINDING)
+
+
+@directory.command("build")
+def directory_build(
+    people: Annotated[Path, typer.Argument(metavar="PEOPLE", help="people.jsonl, a person a line.")],
+    entities: Annotated[Path, typer.Argument(metavar="ENTITIES", help="entities.jsonl, an entity a line.")],
+    target: Annotated[Path, typer.Argument(metavar="OUT", help="The snapshot to write.")],
+) -> None:
+    """Check every row and build the directory snapshot that `identity.directory` loads."""
+    from sidecar.administration.directory import build
+
+    with progress() as bar:
+        report = build(people, entities, target, bar)
+    for line in report.lines:
+        out().print(line, markup=False)
+    if report.bad:
+        fail(f"{people}: {report.bad} bad rows; nothing was written", FINDING)
+
+
+@keys.command("new")
+def keys_new(
+    file: Annotated[Path, typer.Argument(metavar="FILE", help="Where the private key goes (PEM, mode 0600).")],
+    name: Annotated[str | None, typer.Option("--name", help="Also print a C2SP verifier key under this name.")] = None,
+    sealing: Annotated[bool, typer.Option("--sealing", help="An X25519 sealing key instead of Ed25519.")] = False,
+) -> None:
+    """Make a key pair: FILE and FILE.pub. Never overwrites."""
+    from sidecar.cli.keys import new
+
+    for line in new(file, name, sealing=sealing):
+        out().print(line, markup=False)

@@ -1,0 +1,57 @@
+"""What every command shares: where it prints, and how an error ends it."""
+
+import os
+import sys
+from collections.abc import Iterator
+from contextlib import contextmanager
+from typing import NoReturn
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+from sidecar.errors import ConfigurationError, IntegrityError
+
+FINDING = 1
+USAGE = 2
+
+
+def out() -> Console:
+    """Standard output, for what was asked."""
+    return Console(soft_wrap=True, highlight=False)
+
+
+def err() -> Console:
+    """Standard error, for what went wrong and for progress."""
+    return Console(stderr=True, soft_wrap=True, highlight=False)
+
+
+def fail(message: str, code: int) -> NoReturn:
+    """Say what is wrong and end. Markup in the message is printed, not read."""
+    err().print(message, style="red" if code == FINDING else "yellow", markup=False)
+    raise SystemExit(code)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """Turn the errors a person can mend into one line and an exit code; never a traceback."""
+    try:
+        yield
+    except ConfigurationError as error:
+        fail(f"configuration: {error}", USAGE)
+    except IntegrityError as error:
+        fail(f"damaged: {error}", FINDING)
+    except BrokenPipeError:
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        raise SystemExit(FINDING) from None
+    except KeyboardInterrupt:
+        fail("interrupted", 130)
+    except OSError as error:
+        fail(f"{error.filename or 'system'}: {error.strerror or error}", USAGE)
+
+
+def progress() -> Progress:
+    """A progress bar on standard error, shown only to people."""
+    return Progress(
+        TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
+        console=err(), transient=True, disable=not sys.stderr.isatty(),
+    )  # fmt: skip

@@ -1,0 +1,42 @@
+"""`sidecar status`."""
+
+import json
+import socket
+
+from rich.table import Table
+
+from sidecar.cli.console import FINDING, out
+from sidecar.errors import ConfigurationError
+from sidecar.settings.sidecar import SidecarSettings
+
+_SECONDS = 5.0
+
+
+def ask(settings: SidecarSettings, *, as_json: bool) -> int:
+    """Print what the running sidecar says of itself; 1 when it is not well.
+
+    ConfigurationError when no admin socket is configured or nobody answers on it.
+    """
+    if settings.admin is None:
+        raise ConfigurationError("no admin socket is configured", where="admin", fix="Add admin: {socket: PATH}.")
+    path = settings.admin.socket
+    try:
+        with socket.socket(socket.AF_UNIX) as talk:
+            talk.settimeout(_SECONDS)
+            talk.connect(str(path))
+            talk.sendall(b"status\n")
+            with talk.makefile("rb") as answer:
+                found: dict[str, object] = json.loads(answer.read())
+    except (OSError, ValueError) as error:
+        raise ConfigurationError(
+            f"no sidecar answers: {error}", where=str(path), fix="Is it running, and with these settings?"
+        ) from None
+    if as_json:
+        out().print_json(json.dumps(found))
+    else:
+        table = Table(show_header=False, box=None)
+        for key, value in found.items():
+            shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
+            table.add_row(key.replace("_", " "), shown)
+        out().print(table)
+    return FINDING if found.get("problems") else 0

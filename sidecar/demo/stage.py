@@ -1,0 +1,103 @@
+"""The stage on which scenes are played: the processes, the clients, and the world they share."""
+
+import datetime
+import subprocess
+import sys
+import time
+from collections.abc import Callable
+from dataclasses import dataclass, field
+
+from sidecar.demo.client import Client, Got
+from sidecar.demo.processes import Processes, listening
+from sidecar.demo.world import World, sidecar_command
+
+TICKET = "SUP-1204"
+
+
+@dataclass(slots=True)
+class Stage:
+    """What a scene may use. `clock` is UTC in unix seconds."""
+
+    world: World
+    processes: Processes
+    clock: Callable[[], float]
+    clients: dict[tuple[str, str], Client] = field(default_factory=dict)
+
+    def raise_curtain(self) -> None:
+        """Start the service, the store and both sidecars."""
+        folder, ports, tls = self.world.folder, self.world.ports, self.world.folder / "tls"
+        self.processes.start(
+            "service",
+            [
+                sys.executable, "-m", "sidecar.demo.service", str(folder / "users.sqlite"),
+                f"127.0.0.1:{ports['upstream']}", str(tls / "upstream.pem"), str(tls / "upstream.key"),
+                str(tls / "upstream-clients-ca.pem"),
+            ],
+            listening(ports["upstream"]),
+        )  # fmt: skip
+        self.start_store()
+        self.start_sidecar("sidecar", "sidecar.yaml", "proxy")
+        self.start_sidecar("sidecar-abroad", "sidecar-abroad.yaml", "abroad")
+
+    def start_store(self) -> None:
+        """Start the oversight store."""
+        command = sidecar_command("oversight", "run", "--config", self.world.folder / "oversight.yaml")
+        self.processes.start("store", command, listening(self.world.ports["append"]))
+
+    def start_sidecar(self, name: str, settings: str, port: str) -> None:
+        """Start a sidecar and wait until it serves."""
+        command = sidecar_command("run", "--config", self.world.folder / settings)
+        self.processes.start(name, command, listening(self.world.ports[port]))
+
+    def client(self, certificate: str, port: str = "proxy") -> Client:
+        """The client of a workload, by the name of its certificate."""
+        key = (certificate, port)
+        if key not in self.clients:
+            pair = self.world.certificates.get(certificate)
+            target = f"localhost:{self.world.ports[port]}"
+            self.clients[key] = Client(target, self.world.ca.read_bytes(), pair)
+        return self.clients[key]
+
+    def metadata(
+        self, token: str | None, purpose: str | None = "user_support", ticket: str | None = TICKET, **more: str
+    ) -> list[tuple[str, str]]:
+        """What a tool sends for somebody at work."""
+        found = [("authorization", f"Bearer {self.world.tokens[token]}")] if token else []
+        for key, value in (("purpose", purpose), ("ticket", ticket), *more.items()):
+            if value is not None:
+                found.append((f"x-customhouse-{key}", value))
+        return found
+
+    def rebuild_directory(self, without: str) -> None:
+        """As HR's export would, the moment somebody leaves."""
+        from sidecar.demo.world import build_directory
+
+        build_directory(
+            self.world.folder, datetime.datetime.fromtimestamp(self.clock(), datetime.UTC), without=without
+        )
+
+    def doctor(self) -> subprocess.CompletedProcess[str]:
+        """Run `sidecar doctor` on the demo's own settings."""
+        command = sidecar_command("doctor", "--config", self.world.folder / "sidecar.yaml")
+        return subprocess.run(command, capture_output=True, text=True, check=False)
+
+    def lower_curtain(self) -> None:
+        """Stop everything."""
+        for client in self.clients.values():
+            client.close()
+        self.processes.stop_all()
+
+
+def until(holds: Callable[[], bool], seconds: float) -> bool:
+    """Wait until something holds; whether it did in time."""
+    end = time.monotonic() + seconds
+    while not holds():
+        if time.monotonic() > end:
+            return False
+        time.sleep(0.05)
+    return True
+
+
+def said(got: Got) -> str:
+    """Status and reason in one line."""
+    return f"{got.status} {got.reason}".strip()

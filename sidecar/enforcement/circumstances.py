@@ -1,0 +1,142 @@
+"""The circumstances of a call: what the caller claims (purpose, ticket, exception), and what the sidecar knows itself.
+
+Nothing here is free text: purposes and justifications are codes, tickets match a configured pattern, exceptions are
+looked up among verified grants. Destination and time never come from the caller.
+"""
+
+import re
+from collections.abc import Callable
+from datetime import UTC, datetime
+from typing import Protocol
+
+from sidecar.enforcement.call import Metadata
+from sidecar.errors import Code, IdentifyError, InterceptError
+from sidecar.exceptions.grant import GrantError
+from sidecar.vocabulary import NO_COUNTS, Environment, ExceptionGrant, Network, Phase, Place, ReasonCode
+
+PURPOSE = "x-customhouse-purpose"
+JUSTIFICATION = "x-customhouse-justification"
+TICKET = "x-customhouse-ticket"
+EXCEPTION = "x-customhouse-exception"
+_CLAIMS = frozenset({PURPOSE, JUSTIFICATION, TICKET, EXCEPTION})
+_CODE = re.compile(r"[a-z][a-z0-9_]{0,63}")
+
+
+class Grants(Protocol):
+    """Verified exception grants."""
+
+    def claim(self, person: str, grant_id: str, now: float) -> ExceptionGrant:
+        """The grant with this id, if it names this person and its window holds now. GrantError otherwise."""
+
+    def used(self, grant: ExceptionGrant, call_id: str) -> None:
+        """A call was permitted by this grant."""
+
+
+class Claims:
+    """What stays the same for the whole call."""
+
+    __slots__ = ("_justification", "_minute", "_network", "_phase", "_ready", "_ticket", "exceptions", "purpose")
+
+    def __init__(
+        self,
+        purpose: str | None,
+        justification: str | None,
+        ticket: str | None,
+        exceptions: tuple[ExceptionGrant, ...],
+        network: Network,
+    ) -> None:
+        self.purpose, self._justification, self._ticket = purpose, justification, ticket
+        self.exceptions, self._network = exceptions, network
+        self._phase: Phase | None = None
+        self._minute = ""
+        self._ready: Environment | None = None
+
+    @property
+    def expires_at(self) -> float:
+        """When the first exception claimed ends, in unix seconds."""
+        ends = (datetime.fromisoformat(grant.expires).timestamp() for grant in self.exceptions)
+        return min(ends, default=float("inf"))
+
+    def environment(self, phase: Phase, minute: str) -> Environment:
+        """The document's `context`. `minute` is RFC 3339 with seconds 00."""
+        if self._ready is None or self._phase != phase or self._minute != minute:
+            self._phase, self._minute = phase, minute
+            self._ready = Environment(
+                purpose=self.purpose,
+                justification=self._justification,
+                ticket=self._ticket,
+                exceptions=self.exceptions,
+                exposure=NO_COUNTS,
+                network=self._network,
+                time=minute,
+                phase=phase,
+            )
+        return self._ready
+
+
+class Circumstances:
+    """Reads claims from metadata. One for the whole process; holds no call's state."""
+
+    def __init__(
+        self, *, ticket_pattern: str, justification_pattern: str, destination: Place | None, grants: Grants | None
+    ) -> None:
+        """`destination` None means: the place the calling workload is registered for."""
+        self._ticket = re.compile(ticket_pattern)
+        self._justification = re.compile(justification_pattern)
+        self._destination = None if destination is None else Network(destination=destination)
+        self._grants = grants
+        self._minute = (0, "")
+
+    def claims(self, metadata: Metadata, person: str | None, operated_from: str | None, now: float) -> Claims:
+        """The caller's claims, checked for form; and the grant they name, if it holds.
+
+        InterceptError INVALID_ARGUMENT for a claim of the wrong form or given twice; IdentifyError
+        `exception_invalid` for a grant that does not hold for this person now.
+        """
+        found: dict[str, str] = {}
+        for key, value in metadata:
+            if key in _CLAIMS:
+                if key in found:
+                    raise InterceptError(f"metadata {key} is given twice; send it once")
+                found[key] = str(value)
+        network = self._destination or Network(destination=Place(country=operated_from))
+        return Claims(
+            _matching(found, PURPOSE, _CODE.fullmatch, "a purpose code, such as user_support"),
+            _matching(found, JUSTIFICATION, self._justification.fullmatch, "a justification code"),
+            _matching(found, TICKET, self._ticket.fullmatch, "a ticket number of the configured form"),
+            self._exceptions(found.get(EXCEPTION), person, now),
+            network,
+        )
+
+    def minute(self, now: float) -> str:
+        """`now` as RFC 3339 at minute resolution."""
+        number = int(now // 60)
+        if self._minute[0] != number:
+            text = datetime.fromtimestamp(number * 60, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
+            self._minute = (number, text)
+        return self._minute[1]
+
+    def _exceptions(self, claimed: str | None, person: str | None, now: float) -> tuple[ExceptionGrant, ...]:
+        if claimed is None:
+            return ()
+        try:
+            if self._grants is None or person is None:
+                raise GrantError("no exception can be claimed here")
+            return (self._grants.claim(person, claimed, now),)
+        except GrantError as error:
+            raise IdentifyError(
+                str(error), reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED
+            ) from None
+
+    def used(self, claims: Claims, call_id: str) -> None:
+        """A call was permitted by the exception it had claimed."""
+        for grant in claims.exceptions:
+            if self._grants is not None:
+                self._grants.used(grant, call_id)
+
+
+def _matching(found: dict[str, str], key: str, matches: Callable[[str], object], wanted: str) -> str | None:
+    value = found.get(key)
+    if value is not None and not matches(value):
+        raise InterceptError(f"metadata {key} is not {wanted}")
+    return value

@@ -1,0 +1,362 @@
+"""Delivery: sends durable records to the oversight store and turns its receipts into acknowledgements.
+
+One stream at a time, several batches in flight. After a reconnect everything without a receipt is sent again: the same
+bytes, which the store answers with the same places. A segment is deleted only on a receipt that was verified here.
+"""
+
+import asyncio
+from collections import deque
+from collections.abc import Callable
+from dataclasses import dataclass, field
+from datetime import datetime
+from pathlib import Path
+from typing import NamedTuple
+
+import grpc
+from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
+from google.protobuf.message import DecodeError
+
+from sidecar.api.v1 import oversight_pb2 as wire
+from sidecar.api.v1.oversight_pb2_grpc import OversightStub
+from sidecar.enforcement.receipts import ReceiptError, ReceiptVerifier, SplitViewError
+from sidecar.enforcement.transport import OperatorLog
+from sidecar.errors import IntegrityError
+from sidecar.record import MAX_BATCH, batch_message
+from sidecar.spool.files import PosixFiles, keep_spare, replace_durably
+from sidecar.spool.log import Spool
+from sidecar.spool.reader import Chunk, SpoolReader
+from sidecar.tlog.merkle import leaf_hash, root_hash
+
+Stream = grpc.aio.StreamStreamCall[wire.AppendRequest, wire.AppendResponse]
+
+BATCH_BYTES = 1 << 20
+"""Where a batch ends even if it holds fewer records; a gRPC message is at most 4 MiB."""
+LINGER = 0.05
+WINDOW = 16
+"""Batches in flight without an answer."""
+OUTSTANDING = 1 << 16
+"""Records accepted or in flight, without a receipt, before sending waits."""
+STALL = 30.0
+"""Seconds without an answer to a batch after which the stream is given up."""
+_FIRST_RETRY, _LAST_RETRY, _REFUSED_RETRY = 0.1, 30.0, 60.0
+_NOTE_RESERVE = 8192
+_EARLY = 256
+"""Receipts kept that came before this stream sent their records: a store may answer an Open with them."""
+_UNKNOWN_HERE = frozenset({"unknown_producer", "bad_signature"})
+
+
+class DeliveryError(Exception):
+    """The stream cannot go on. `wait`: seconds before the next attempt, None for the usual back-off."""
+
+    def __init__(self, what: str, wait: float | None = None) -> None:
+        super().__init__(what)
+        self.wait = wait
+
+
+@dataclass(slots=True, kw_only=True)
+class DeliveryStatus:
+    """What the operator sees. Counters only grow; `alarm` stays until the process ends.
+
+    `alarm`: the log showed two histories; nothing is acknowledged or deleted any more. `refused`: the last refusal code
+    of the store that sending again cannot mend.
+    """
+
+    connected: bool = False
+    sent: int = 0
+    accepted: int = 0
+    acknowledged: int = 0
+    bad_receipts: int = 0
+    alarm: str = ""
+    refused: str = ""
+    last_error: str = ""
+    merge_by: str = ""
+    rejected: dict[str, int] = field(default_factory=dict)
+
+
+class _Sent(NamedTuple):
+    epoch: str
+    first_seq: int
+    size: int
+
+
+class Delivery:
+    """The sender of one spool. `run` is a background task; nothing on the way of a call waits for it.
+
+    `channel` makes a channel to the store (mTLS); `now` is the wall clock, `jitter` gives numbers from 0 to 1.
+    """
+
+    def __init__(self, spool: Spool, *, private_key: Ed25519PrivateKey, channel: Callable[[], grpc.aio.Channel],
+                 receipts: ReceiptVerifier, now: Callable[[], datetime], jitter: Callable[[], float], log: OperatorLog,
+                 linger: float = LINGER, stall: float = STALL) -> None:  # fmt: skip
+        self.status = DeliveryStatus()
+        self._spool = spool
+        self._reader = SpoolReader(spool)
+        self._key = private_key
+        self._channel = channel
+        self._receipts = receipts
+        self._now = now
+        self._jitter = jitter
+        self._log = log
+        self._linger = linger
+        self._stall = stall
+        self._retry = _FIRST_RETRY
+        self._flight: deque[_Sent] = deque()
+        self._hashes: dict[str, dict[int, bytes]] = {}
+        self._early: deque[wire.Receipt] = deque(maxlen=_EARLY)
+        self._moved = asyncio.Event()
+        self._kept = spool.shelf.folder / "checkpoint"
+        self._resume()
+
+    async def run(self) -> None:
+        """Send until cancelled. Every failure is reported, waited out and tried again."""
+        while True:
+            wait: float | None = None
+            try:
+                await self._session()
+                self._say("the store ended the stream")
+            except DeliveryError as error:
+                self._say(str(error))
+                wait = error.wait
+            except grpc.aio.AioRpcError as error:
+                self._say(f"{error.code().name}: {error.details()}")
+            except IntegrityError as error:
+                self._log.error("delivery_damage", error=str(error))
+                self._say(str(error))
+                wait = _REFUSED_RETRY
+            except OSError as error:
+                self._say(f"{self._kept}: {error.strerror}")
+            if wait is None:
+                wait = self._retry
+                self._retry = min(self._retry * 2, _LAST_RETRY)
+            await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
+
+    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's budget for a stop, not a cancellation
+        """Wait until every record has a receipt, at most `timeout` seconds; whether it has."""
+        try:
+            async with asyncio.timeout(timeout):
+                while self._spool.depth_records:
+                    self._moved.clear()
+                    await self._moved.wait()
+        except TimeoutError:
+            return False
+        return True
+
+    def _resume(self) -> None:
+        try:
+            note = self._kept.read_bytes()
+        except FileNotFoundError:
+            return
+        try:
+            self._receipts.resume(note)
+        except ReceiptError as error:
+            self._log.warning("delivery_checkpoint_unknown", file=str(self._kept), error=str(error))
+
+    async def _session(self) -> None:
+        channel = self._channel()
+        self._reader.rewind()
+        self._flight.clear()
+        self._hashes.clear()
+        self._early.clear()
+        stub = OversightStub(channel)  # type: ignore[no-untyped-call]  # generated
+        stream: Stream = stub.Append()
+        tasks = [asyncio.create_task(self._receive(stream)), asyncio.create_task(self._send(stream))]
+        try:
+            done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            # The receiver knows why a stream broke; the sender only that it did.
+            for task in sorted(done, key=tasks.index):
+                await task
+        finally:
+            self.status.connected = False
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            stream.cancel()
+            await channel.close()
+
+    async def _send(self, stream: Stream) -> None:
+        opened = ""
+        while True:
+            await self._room()
+            chunk = await self._next_chunk()
+            if chunk.epoch != opened:
+                opened = chunk.epoch
+                await self._write(stream, wire.AppendRequest(open=self._open(chunk)))
+            request = self._batch(chunk)
+            self._flight.append(_Sent(chunk.epoch, chunk.first_seq, len(chunk.items)))
+            await self._write(stream, request)
+            self.status.sent += len(chunk.items)
+            for _ in range(len(self._early)):
+                await self._receipt(self._early.popleft())
+
+    async def _write(self, stream: Stream, request: wire.AppendRequest) -> None:
+        try:
+            await stream.write(request)
+        except asyncio.InvalidStateError:
+            raise DeliveryError("the stream broke while sending") from None
+
+    async def _room(self) -> None:
+        """Wait until there may be one more batch. A store that answers nothing is given up."""
+        while len(self._flight) >= WINDOW or sum(map(len, self._hashes.values())) >= OUTSTANDING:
+            self._moved.clear()
+            try:
+                async with asyncio.timeout(self._stall if self._flight else None):
+                    await self._moved.wait()
+            except TimeoutError:
+                raise DeliveryError(f"the store answered no batch for {self._stall} s") from None
+
+    async def _next_chunk(self) -> Chunk:
+        lingered = False
+        while True:
+            self._spool.durable.clear()
+            pending = self._reader.pending(MAX_BATCH)
+            if pending and not lingered and pending < MAX_BATCH:
+                lingered = True
+                await asyncio.sleep(self._linger)
+                continue
+            chunk = self._reader.take(MAX_BATCH, BATCH_BYTES) if pending else None
+            if chunk is not None:
+                return chunk
+            await self._wait_for_records()
+
+    async def _wait_for_records(self) -> None:
+        try:
+            async with asyncio.timeout(self._stall if self._flight else None):
+                await self._spool.durable.wait()
+        except TimeoutError:
+            if self._flight:
+                raise DeliveryError(f"the store answered no batch for {self._stall} s") from None
+
+    def _open(self, chunk: Chunk) -> wire.Open:
+        options = self._spool.options
+        return wire.Open(
+            producer=options.producer, slot=options.slot, epoch=chunk.epoch, sealed_epoch_key=chunk.sealed_epoch_key,
+            receipts_from=chunk.first_seq,
+        )  # fmt: skip
+
+    def _batch(self, chunk: Chunk) -> wire.AppendRequest:
+        options = self._spool.options
+        hashes = [leaf_hash(item.leaf) for item in chunk.items]
+        self._hashes.setdefault(chunk.epoch, {}).update(enumerate(hashes, start=chunk.first_seq))
+        header = wire.BatchHeader(
+            producer=options.producer, slot=options.slot, epoch=chunk.epoch, first_seq=chunk.first_seq,
+            count=len(hashes), root=root_hash(hashes),
+            clock=self._now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
+        ).SerializeToString()  # fmt: skip
+        items = [
+            wire.Item(leaf=one.leaf, salt=one.salt, body=one.body, nonce=one.nonce, sealed_openings=one.sealed_openings)
+            for one in chunk.items
+        ]
+        signature = self._key.sign(batch_message(header))
+        return wire.AppendRequest(batch=wire.Batch(header=header, signature=signature, items=items))
+
+    async def _receive(self, stream: Stream) -> None:
+        async for response in stream:
+            self.status.connected = True
+            match response.WhichOneof("kind"):
+                case "accepted":
+                    self._accepted(response.accepted)
+                case "rejected":
+                    self._rejected(response.rejected)
+                case "receipt":
+                    await self._receipt(response.receipt)
+                case _:
+                    raise DeliveryError("the store sent an answer of an unknown kind")
+            self._moved.set()
+
+    def _answered(self) -> _Sent:
+        if not self._flight:
+            raise DeliveryError("the store answered a batch that was not sent")
+        return self._flight.popleft()
+
+    def _accepted(self, accepted: wire.Accepted) -> None:
+        sent = self._answered()
+        try:
+            promise = wire.Promise.FromString(accepted.promise)
+            self._receipts.check_promise(accepted.promise, accepted.signature, promise.origin)
+        except (ReceiptError, DecodeError) as error:
+            raise DeliveryError(f"the store's promise does not hold: {error}") from None
+        seqs = {seq for one in promise.ranges if one.epoch == sent.epoch and one.count <= MAX_BATCH
+                for seq in range(one.first_seq, one.first_seq + one.count)}  # fmt: skip
+        if not seqs.issuperset(range(sent.first_seq, sent.first_seq + sent.size)):
+            raise DeliveryError(f"the store's promise leaves out records of the batch from {sent.first_seq} on")
+        self.status.accepted += sent.size
+        self.status.merge_by = promise.merge_by
+        self.status.last_error = ""
+        self._retry = _FIRST_RETRY
+
+    def _rejected(self, rejected: wire.Rejected) -> None:
+        """Nothing is deleted, whatever the store says. What it will not take now is offered again on the next stream."""
+        sent = self._answered()
+        code = rejected.code
+        self.status.rejected[code] = self.status.rejected.get(code, 0) + 1
+        text = f"the store refused records {sent.first_seq} to {sent.first_seq + sent.size - 1}: {code}: {rejected.message}"
+        if rejected.retry:
+            raise DeliveryError(text)
+        self.status.refused = code
+        self.status.last_error = text
+        self._log.error("delivery_refused", code=code, epoch=sent.epoch, first_seq=sent.first_seq, message=rejected.message)
+        if code in _UNKNOWN_HERE:
+            raise DeliveryError(f"{text}. Register this producer's key with the store", wait=_REFUSED_RETRY)
+        hashes = self._hashes.get(sent.epoch, {})
+        for seq in range(sent.first_seq, sent.first_seq + sent.size):
+            hashes.pop(seq, None)
+
+    async def _receipt(self, receipt: wire.Receipt) -> None:
+        span = receipt.range
+        try:
+            larger = self._receipts.check_checkpoint(receipt.checkpoint)
+        except SplitViewError as error:
+            self._raise_alarm(error)
+            return
+        except ReceiptError as error:
+            self._bad_receipt(str(error))
+            return
+        hashes = self._hashes.get(span.epoch, {})
+        if span.slot != self._spool.options.slot or not 0 < span.count <= OUTSTANDING:
+            self._bad_receipt(f"it is for slot {span.slot} and {span.count} records")
+            return
+        leaves = [hashes.get(seq, b"") for seq in range(span.first_seq, span.first_seq + span.count)]
+        if not all(leaves):
+            self._early.append(receipt)
+            return
+        try:
+            self._receipts.check_range(receipt.checkpoint, span.first_index, leaves, receipt.proof)
+        except ReceiptError as error:
+            self._bad_receipt(str(error))
+            return
+        if larger:
+            await asyncio.to_thread(self._keep, receipt.checkpoint)
+        if not self.status.alarm:
+            self._acknowledge(span.epoch, span.first_seq, span.count)
+
+    def _keep(self, note: bytes) -> None:
+        replace_durably(PosixFiles(), self._kept, note)
+        keep_spare(PosixFiles(), self._kept, _NOTE_RESERVE)
+
+    def _acknowledge(self, epoch: str, first_seq: int, count: int) -> None:
+        self._spool.acknowledge(epoch, first_seq, count)
+        self.status.acknowledged += count
+        hashes = self._hashes[epoch]
+        for seq in range(first_seq, first_seq + count):
+            hashes.pop(seq, None)
+        if not hashes:
+            del self._hashes[epoch]
+
+    def _bad_receipt(self, why: str) -> None:
+        self.status.bad_receipts += 1
+        self.status.last_error = f"a receipt does not hold: {why}"
+        self._log.error("delivery_bad_receipt", error=why)
+
+    def _raise_alarm(self, error: SplitViewError) -> None:
+        """Two histories: keep the evidence and every segment from now on."""
+        if not self.status.alarm:
+            first, second = error.notes
+            evidence: Path = self._kept.with_name("split-view.txt")
+            replace_durably(PosixFiles(), evidence, first + b"\n" + second)
+            self._log.error("delivery_split_view", error=str(error), evidence=str(evidence))
+        self.status.alarm = str(error)
+        self.status.last_error = f"{error}. Nothing is deleted any more. Show both checkpoints to the reviewers"
+
+    def _say(self, what: str) -> None:
+        self.status.last_error = what
+        self._log.warning("delivery_interrupted", error=what)

@@ -1,0 +1,223 @@
+"""Stage 1, intercept: the gRPC door. Bytes in, bytes out; nothing is decoded here.
+
+Facts of grpc.aio this file is built around:
+
+* A unary handler serves about 1.7 times as many calls as a stream handler, so described unary methods get one.
+* A status set on the context is carried with code, details and trailers; an exception would become UNKNOWN.
+* When a caller cancels, its request stream first ends as if it had been closed in good order. Forwarding that would
+  tell the upstream that half an upload was all of it, so an end is believed only after a second look (`_Requests`).
+* A CancelledError that leaves a handler whose caller has not gone sends no status at all: the caller would hang.
+"""
+
+import asyncio
+import time
+import traceback
+from collections.abc import AsyncIterator
+from typing import Protocol, TypeAlias, cast
+
+import grpc
+
+from sidecar.enforcement import rich_status
+from sidecar.enforcement.call import AnswerSink, Call, Door, Final, Metadata, Reply
+from sidecar.enforcement.metadata import from_caller
+from sidecar.enforcement.peer import PeerReader
+from sidecar.enforcement.transport import OperatorLog
+from sidecar.errors import Code
+
+PROXY = Door(
+    name="proxy",
+    fulfils=frozenset({
+        "redact_fields", "mask_fields", "drop_records", "limit_records", "require_durability", "recheck_seconds",
+    }),
+)
+_STATUS = {Code(status.value[0]): status for status in grpc.StatusCode}
+_KEPT_HANDLERS = 4096
+_FAILED = Final(code=Code.UNAVAILABLE, message="the sidecar could not handle the call", retry_after=1.0)
+
+Handler: TypeAlias = "grpc.RpcMethodHandler[bytes, bytes]"  # generic in the stubs only
+Context = grpc.aio.ServicerContext[bytes, bytes]
+
+
+class Enforcement(Protocol):
+    """What stands behind a door: `pipeline.EnforcementPoint`."""
+
+    def kind(self, method: str) -> str | None:
+        """`unary` for a described unary method, `stream` for any other known one, None for unknown ones."""
+
+    async def unary(self, call: Call, request: bytes) -> Reply:
+        """A whole unary call. Raises nothing but CancelledError."""
+
+    async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+        """A call of any kind, message by message. Raises nothing but CancelledError."""
+
+
+class ProxyHandler(grpc.GenericRpcHandler):
+    """Every method of every service, handed to the enforcement point."""
+
+    def __init__(self, enforcement: Enforcement, door: Door, peers: PeerReader, log: OperatorLog) -> None:
+        self._enforcement, self._door, self._peers, self._log = enforcement, door, peers, log
+        self._handlers: dict[tuple[str, str | None], Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """A handler for the method; unknown methods too, since their refusal is the enforcement point's to record."""
+        method = handler_call_details.method
+        kind = self._kind(method)
+        handler = self._handlers.get((method, kind))
+        if handler is None:
+            handler = self._handler(method, unary=kind == "unary")
+            if kind is not None and len(self._handlers) < _KEPT_HANDLERS:
+                self._handlers[method, kind] = handler
+        return handler
+
+    def _kind(self, method: str) -> str | None:
+        try:
+            return self._enforcement.kind(method)
+        except Exception as error:  # noqa: BLE001 - nothing may reach the caller as a traceback
+            self._report(error, method)
+            return None
+
+    def _handler(self, method: str, *, unary: bool) -> Handler:
+        if unary:
+
+            async def on_unary(request: bytes, context: Context) -> bytes:
+                return await self._unary(method, request, context)
+
+            return grpc.unary_unary_rpc_method_handler(on_unary)
+
+        async def on_stream(requests: AsyncIterator[bytes], context: Context) -> None:
+            del requests  # read through the context: see `_Requests`
+            await self._stream(method, context)
+
+        return grpc.stream_stream_rpc_method_handler(on_stream)
+
+    async def _unary(self, method: str, request: bytes, context: Context) -> bytes:
+        try:
+            reply = await self._enforcement.unary(self._call(method, context), request)
+            final, message = reply.final, reply.message
+            if final.code is Code.OK and message is None:
+                return self._silent(method, context)
+            if reply.headers:
+                await context.send_initial_metadata(reply.headers)
+        except asyncio.CancelledError as error:
+            if _caller_has_gone():
+                raise
+            final, message = self._failed(error, method), None
+        except grpc.aio.BaseError:
+            raise asyncio.CancelledError from None  # the headers found no caller
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
+            final, message = self._failed(error, method), None
+        _conclude(context, final)
+        return message if message is not None else b""
+
+    def _silent(self, method: str, context: Context) -> bytes:
+        self._log.error("an OK answer came without a message; the call was refused", stage="intercept", method=method)
+        _conclude(context, _FAILED)
+        return b""
+
+    async def _stream(self, method: str, context: Context) -> None:
+        answer = _Answer(context)
+        try:
+            final = await self._enforcement.stream(self._call(method, context), _Requests(context), answer)
+        except asyncio.CancelledError as error:
+            if _caller_has_gone() or answer.lost:
+                raise
+            final = self._failed(error, method)
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
+            final = self._failed(error, method)
+        _conclude(context, final)
+
+    def _call(self, method: str, context: Context) -> Call:
+        remaining = cast("float | None", context.time_remaining())  # None without a deadline; the stubs do not know
+        return Call(
+            method=method,
+            metadata=from_caller(context.invocation_metadata() or ()),
+            peer=self._peers.of(context),
+            door=self._door,
+            deadline=None if remaining is None else time.monotonic() + remaining,
+        )
+
+    def _failed(self, error: BaseException, method: str) -> Final:
+        self._report(error, method)
+        return _FAILED
+
+    def _report(self, error: BaseException, method: str) -> None:
+        """Where it happened, not what it said: an exception's words may hold message content."""
+        frames = traceback.extract_tb(error.__traceback__)[-3:]
+        self._log.error(
+            "unexpected failure; the call was refused with UNAVAILABLE",
+            stage="intercept",
+            method=method,
+            failure=type(error).__name__,
+            at=[f"{frame.name}:{frame.lineno}" for frame in frames],
+        )
+
+
+def _caller_has_gone() -> bool:
+    """Whether this task itself was cancelled, which grpc does when the caller cancels, goes or its deadline passes."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _conclude(context: Context, final: Final) -> None:
+    """Leave status and trailers for gRPC to send when the handler returns."""
+    if final.code is not Code.OK:
+        context.set_code(_STATUS[final.code])
+    if final.message:
+        context.set_details(final.message)
+    trailers: Metadata = rich_status.trailing(final)
+    if trailers:
+        context.set_trailing_metadata(trailers)
+
+
+class _Requests(AsyncIterator[bytes]):
+    """A caller's request messages.
+
+    grpc.aio reports a cancelled call's request stream as ended before it reports the cancellation: in most cancelled
+    streams on a busy loop the reader sees a clean end first. Completions keep their order, so after one more read the
+    cancellation, if there was one, has reached the call's own task.
+    """
+
+    __slots__ = ("_context", "_ended", "_task")
+
+    def __init__(self, context: Context) -> None:
+        self._context, self._ended = context, False
+        self._task = asyncio.current_task()
+
+    async def __anext__(self) -> bytes:
+        if self._ended:
+            raise StopAsyncIteration
+        try:
+            message: object = await self._context.read()  # the stubs do not know of EOF
+            if not isinstance(message, bytes):
+                await self._context.read()
+        except grpc.aio.BaseError:
+            raise asyncio.CancelledError from None
+        if isinstance(message, bytes):
+            return message
+        self._ended = True
+        if self._task is not None and self._task.cancelling():
+            raise asyncio.CancelledError
+        raise StopAsyncIteration
+
+
+class _Answer:
+    """The caller's side of a stream. gRPC's flow control makes both wait while the caller is slow."""
+
+    __slots__ = ("_context", "lost")
+
+    def __init__(self, context: Context) -> None:
+        self._context, self.lost = context, False
+
+    async def headers(self, metadata: Metadata) -> None:
+        try:
+            await self._context.send_initial_metadata(metadata)
+        except grpc.aio.BaseError:
+            self.lost = True
+            raise asyncio.CancelledError from None
+
+    async def message(self, data: bytes) -> None:
+        try:
+            await self._context.write(data)
+        except grpc.aio.BaseError:
+            self.lost = True
+            raise asyncio.CancelledError from None

@@ -1,0 +1,53 @@
+"""Which metadata crosses the sidecar, either way (gRPC over HTTP/2, "Custom-Metadata"; RFC 9110 section 7.6.1).
+
+A value that gRPC cannot carry (outside printable ASCII, keys without `-bin`) is dropped: whoever needed it is then
+refused for lack of it, in the ordinary and recorded way.
+"""
+
+from collections.abc import Iterable
+
+from sidecar.enforcement.call import Metadata
+
+INPUTS = frozenset({
+    "x-customhouse-purpose", "x-customhouse-justification", "x-customhouse-ticket", "x-customhouse-exception",
+})  # fmt: skip
+"""The words of the sidecar's own that a caller may say."""
+OWN = "x-customhouse-"
+DETAILS = "grpc-status-details-bin"
+_HOP = frozenset({
+    "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
+    "transfer-encoding", "upgrade", "http2-settings", "host", "content-type", "content-length", "user-agent",
+})  # fmt: skip
+"""Of one connection only, or written anew by the transport for each side."""
+_FORGED = frozenset({"x-forwarded-client-cert"})
+_DROPPED = _HOP | _FORGED
+
+Pairs = Iterable[tuple[str, str | bytes]]
+
+
+def from_caller(pairs: Pairs) -> Metadata:
+    """What of a caller's metadata the enforcement point sees, in order; repeated keys stay repeated."""
+    return tuple([
+        (key, value)
+        for key, value in pairs
+        if key not in _DROPPED
+        and not key.startswith("grpc-")
+        and (not key.startswith(OWN) or key in INPUTS)
+        and _carries(value)
+    ])  # fmt: skip
+
+
+def from_upstream(pairs: Pairs) -> Metadata:
+    """What of the upstream's headers or trailers may be shown on: nothing in the sidecar's name."""
+    return tuple([
+        (key, value)
+        for key, value in pairs
+        if key not in _DROPPED
+        and not key.startswith(OWN)
+        and (not key.startswith("grpc-") or key == DETAILS)
+        and _carries(value)
+    ])  # fmt: skip
+
+
+def _carries(value: str | bytes) -> bool:
+    return isinstance(value, bytes) or (value.isascii() and value.isprintable())

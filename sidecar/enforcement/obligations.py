@@ -1,0 +1,203 @@
+"""Stage 7, enforce: what a permit obliges the sidecar to do to answers, merged, and done.
+
+* Several permits are kept together: every redaction of each, the smallest limit, the soonest recheck, the highest
+  durability. A field both redacted and masked is redacted.
+* A record is removed as a whole: an element of a list, an entry of a map with its key, a field, or the message itself.
+  A message that names a subject without being annotated `record` loses what belongs to that subject and keeps the
+  records of others inside it. The most sensitive class among those whom a record names decides.
+* Unknown fields, and Any values that cannot be resolved or hold categories that nothing decided about, leave only
+  under a permit that covers `unclassified`.
+* A message in which nothing had to change leaves as the very bytes that came. Any other is encoded deterministically.
+"""
+
+from collections.abc import Iterable
+from dataclasses import dataclass
+
+from google.protobuf.message import Message
+
+from sidecar.attributes.messages import MalformedMessageError, ParsedMessage
+from sidecar.attributes.presence import inventory
+from sidecar.attributes.words import UNCLASSIFIED
+from sidecar.enforcement.editor import Editor, Orders
+from sidecar.enforcement.release import Classes, Release, weightiest
+from sidecar.errors import EnforceError
+from sidecar.vocabulary import (
+    ANNOTATED_CATEGORIES,
+    LEVELS,
+    AnyObligation,
+    DropRecords,
+    KnownObligation,
+    Level,
+    LimitRecords,
+    MaskFields,
+    ReasonCode,
+    RecheckSeconds,
+    RedactFields,
+    RequireDurability,
+    SubjectClass,
+    UnknownObligation,
+)
+
+__all__ = ["Duties", "Release", "admitted"]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Duties:
+    """The obligations of one or several permits, merged.
+
+    `redact` and `mask` hold categories and full field paths; `drop` classes of subjects; `limit` records in the whole
+    call; `durability` the least level; `recheck` seconds. None where nothing is asked.
+    """
+
+    redact: frozenset[str] = frozenset()
+    mask: frozenset[str] = frozenset()
+    drop: frozenset[SubjectClass] = frozenset()
+    limit: int | None = None
+    durability: Level | None = None
+    recheck: int | None = None
+
+    @staticmethod
+    def none() -> "Duties":
+        """No duties."""
+        return _NONE
+
+    @staticmethod
+    def of(obligations: Iterable[AnyObligation], fulfils: frozenset[str]) -> "Duties":
+        """The duties of one permit.
+
+        EnforceError `obligation_unfulfillable` for an obligation that is unknown, that this door cannot fulfil, or
+        that says nothing that could be done.
+        """
+        found = _NONE
+        for one in obligations:
+            name = one.name if isinstance(one, UnknownObligation) else str(one.__struct_config__.tag)
+            if isinstance(one, UnknownObligation) or name not in fulfils:
+                raise _unfulfillable(name, "this door does not know it or cannot fulfil it")
+            found = found.and_(_duty(one))
+        return found
+
+    @property
+    def content(self) -> bool:
+        """Whether anything here changes answers."""
+        return bool(self.redact or self.mask or self.drop) or self.limit is not None
+
+    def and_(self, other: "Duties | None") -> "Duties":
+        """Both at once."""
+        if other is None or other is _NONE:
+            return self
+        if self is _NONE:
+            return other
+        return Duties(
+            redact=self.redact | other.redact,
+            mask=self.mask | other.mask,
+            drop=self.drop | other.drop,
+            limit=_least(self.limit, other.limit),
+            durability=_highest(self.durability, other.durability),
+            recheck=_least(self.recheck, other.recheck),
+        )
+
+    def apply(
+        self, parsed: ParsedMessage, classes: Classes, unclassified_covered: bool, state: Release,
+        *, decided: frozenset[str] = frozenset(),
+    ) -> bytes | None:  # fmt: skip
+        """What of an answer message may leave, and the count of it in `state`.
+
+        `classes` holds the class of every subject of the call; one that is missing is unknown. `decided`: categories
+        that a decision about this message covers beyond those of the method's description (`Classified.reached`).
+        Returns `parsed.data` itself where nothing had to change, and None where nothing may leave because the message
+        itself was a record that is dropped. MalformedMessageError when a map key turns out not to be UTF-8.
+        """
+        source = parsed.source
+        loose = weightiest(classes.values()) if source.about == "named" else "unknown"
+        try:
+            if not self.content and not parsed.unclassified and not parsed.payloads:
+                units, outside = inventory(source, parsed.message)
+                out: bytes | None = parsed.data
+            else:
+                edited = Editor(source, self._orders(unclassified_covered, source.described | decided), classes, state)
+                message, changed, units, outside = edited.run(parsed, loose)
+                out = None if message is None else _encode(message) if changed else parsed.data
+        except UnicodeDecodeError:
+            raise MalformedMessageError(f"the message holds a map key that is not UTF-8 ({parsed.plan.name})") from None
+        state.units(units, classes)
+        state.loose(outside, loose)
+        return out
+
+    def _orders(self, covered: bool, allowed: frozenset[str]) -> Orders:
+        named = self.redact | self.mask
+        return Orders(
+            redact=self.redact, mask=self.mask, drop=self.drop, limit=self.limit, allowed=allowed,
+            covered=covered and UNCLASSIFIED not in named,
+            by_path=bool(named) and not named <= _CATEGORIES,
+        )  # fmt: skip
+
+
+def admitted(parsed: ParsedMessage, *, unclassified_covered: bool, decided: frozenset[str] = frozenset()) -> bytes:
+    """What of a request message may go to the upstream: exactly what was inspected.
+
+    It is encoded anew, so that no parser further on can take another meaning from a field that is given twice. Unknown
+    fields, and Any values that cannot be resolved or hold categories that nothing decided about, go only when
+    `unclassified` is covered. `decided` as in `Duties.apply`.
+    """
+    if not parsed.unclassified and not parsed.payloads:
+        return _encode(parsed.message)
+    source = parsed.source
+    orders = _NONE._orders(unclassified_covered, source.described | decided)  # noqa: SLF001 - of this very module
+    message = Editor(source, orders, {}, Release()).run(parsed, "unknown").message
+    return b"" if message is None else _encode(message)
+
+
+def _encode(message: Message) -> bytes:
+    """Deterministic, and without a check for required fields, which an obligation may have cleared."""
+    return message.SerializePartialToString(deterministic=True)
+
+
+def _duty(one: KnownObligation) -> Duties:
+    match one:
+        case RedactFields():
+            return Duties(redact=_fields(one, "redact_fields"))
+        case MaskFields():
+            return Duties(mask=_fields(one, "mask_fields"))
+        case DropRecords():
+            return Duties(drop=frozenset({one.subjects}))
+        case LimitRecords():
+            return Duties(limit=_number(one.max, 0, "limit_records"))
+        case RequireDurability():
+            return Duties(durability=one.level)
+        case RecheckSeconds():
+            return Duties(recheck=_number(one.seconds, 1, "recheck_seconds"))
+
+
+def _fields(one: RedactFields | MaskFields, name: str) -> frozenset[str]:
+    unknown = set(one.categories) - set(ANNOTATED_CATEGORIES)
+    if unknown:
+        raise _unfulfillable(name, f"no field has the category {min(unknown)!r}")
+    if not one.categories and not one.fields:
+        raise _unfulfillable(name, "it names neither categories nor fields")
+    return frozenset(one.categories + one.fields)
+
+
+def _number(value: int, least: int, name: str) -> int:
+    if value < least:
+        raise _unfulfillable(name, f"{value} is less than {least}")
+    return value
+
+
+def _unfulfillable(name: str, why: str) -> EnforceError:
+    return EnforceError(
+        "the permit carries an obligation that cannot be met here",
+        reason=ReasonCode.OBLIGATION_UNFULFILLABLE,
+        operator=f"obligation {name[:64]!r}: {why}. Change the policy, or use a door that fulfils it.",
+    )
+
+
+def _least(one: int | None, other: int | None) -> int | None:
+    return min((value for value in (one, other) if value is not None), default=None)
+
+
+def _highest(one: Level | None, other: Level | None) -> Level | None:
+    return max((level for level in (one, other) if level is not None), key=LEVELS.index, default=None)
+
+
+_NONE = Duties()
+_CATEGORIES = frozenset(ANNOTATED_CATEGORIES)

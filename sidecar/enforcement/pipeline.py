@@ -1,0 +1,122 @@
+"""The enforcement point: takes a call from a door, and gives messages, a status and trailers back.
+
+It sees neither grpc nor ASGI. Stages as in ARCHITECTURE.md: intercept, identify, describe, decide, record, forward,
+enforce, answer; `guarded` holds one call's state, `streaming` moves a stream's messages, this file is the order.
+"""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+
+from sidecar.enforcement import refusals
+from sidecar.enforcement.call import AnswerSink, Call, Final, Metadata, Reply
+from sidecar.enforcement.guarded import Guarded
+from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
+from sidecar.errors import Code, ForwardError, StageError
+
+CALL_ID = "x-customhouse-call-id"
+_REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
+
+
+class EnforcementPoint:
+    """The PEP. One per process and event loop; every door hands its calls to the same one."""
+
+    def __init__(self, parts: Parts) -> None:
+        self._parts = parts
+        self._streams = OpenStreams(parts.clock)
+
+    def kind(self, method: str) -> str | None:
+        """"unary" for a described unary method, "stream" for any other known one, None for unknown ones."""
+        return self._parts.describer.kind(method)
+
+    def reconsider(self) -> None:
+        """Policy, directory or index has changed: every open stream is decided again."""
+        self._streams.reconsider()
+
+    async def watch(self) -> None:
+        """Decide open streams again when they are due. Runs until cancelled."""
+        await self._streams.watch()
+
+    async def unary(self, call: Call, request: bytes) -> Reply:
+        """A whole unary call. Raises nothing but CancelledError, and then the outcome has been written."""
+        guarded = self._begin(call)
+        try:
+            reply = await self._unary(guarded, request)
+            final = await guarded.finish(reply.final)
+        except asyncio.CancelledError:
+            await guarded.finish(_given_up(call))
+            raise
+        headers = (*reply.headers, (CALL_ID, guarded.call_id))
+        return Reply(message=reply.message if final.code is Code.OK else None, headers=headers, final=final)
+
+    async def _unary(self, guarded: Guarded, request: bytes) -> Reply:
+        forward = await guarded.open() or await guarded.admit(request)
+        if isinstance(forward, Final):
+            return Reply(message=None, headers=(), final=forward)
+        call = guarded.call
+        try:
+            reply = await self._parts.upstream.unary(
+                call.method, forward, guarded.forward_metadata(call.metadata), _remaining(call)
+            )
+        except ForwardError as error:
+            self._parts.report(error)
+            return Reply(message=None, headers=(), final=refusals.failed(error, guarded.call_id))
+        guarded.span.stage("forward")
+        if reply.message is None:
+            return Reply(message=None, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final))
+        released = await guarded.release(reply.message)
+        if not isinstance(released, bytes):
+            return Reply(message=None, headers=(), final=released or guarded.exhausted)
+        guarded.messages_out, guarded.bytes_out = 1, len(released)
+        return Reply(message=released, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final))
+
+    async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+        """A call of any kind, message by message. Raises nothing but CancelledError."""
+        if self._parts.describer.unguarded(call.method):
+            return await relay(self._parts.upstream, call, call.metadata, requests, answer, _remaining(call))
+        guarded = self._begin(call)
+        try:
+            if call.method.startswith(_REFLECTION) and self._parts.reflection:
+                final = await self._reflection(guarded, requests, answer)
+            else:
+                final = await guarded.open() or await run_stream(
+                    guarded, self._parts.upstream, self._streams, requests, answer, _remaining(call)
+                )
+            return await guarded.finish(final)
+        except asyncio.CancelledError:
+            await guarded.finish(_given_up(call))
+            raise
+
+    async def _reflection(self, guarded: Guarded, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+        """Schemas are no personal data, but only identified callers may read them."""
+        try:
+            guarded.identify()
+        except StageError as error:
+            return await guarded.refuse(error)
+        call = guarded.call
+        return await relay(
+            self._parts.upstream, call, guarded.forward_metadata(call.metadata), requests, answer, _remaining(call)
+        )
+
+    def _begin(self, call: Call) -> Guarded:
+        traceparent = next((str(value) for key, value in call.metadata if key == "traceparent"), None)
+        span = self._parts.observer.begin(call.method.lstrip("/"), traceparent)
+        guarded = Guarded(self._parts, call, span, self._parts.new_id())
+        span.stage("intercept")
+        return guarded
+
+    def _headers(self, guarded: Guarded, headers: Metadata) -> Metadata:
+        return headers if guarded.free else ()
+
+    def _said(self, guarded: Guarded, final: Final) -> Final:
+        return final if guarded.free else self._parts.upstream.reduced(final)
+
+
+def _remaining(call: Call) -> float | None:
+    return None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
+
+
+def _given_up(call: Call) -> Final:
+    late = call.deadline is not None and time.monotonic() >= call.deadline
+    return Final(code=Code.DEADLINE_EXCEEDED if late else Code.CANCELLED, message="the caller has gone")

@@ -1,0 +1,205 @@
+"""Recorder: makes decisions durable before anything is forwarded or released.
+
+It turns what the pipeline hands over into record bodies: data subjects become pseudonyms under the current period's key,
+each with a salt of its own; the openings go beside the body, sealed. The spool gives each record its place in the chain.
+"""
+
+import asyncio
+import time
+from collections import deque
+from collections.abc import Callable
+from datetime import datetime, timedelta
+from typing import Protocol
+
+from sidecar.enforcement.bodies import decision_bodies
+from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.periods import PeriodKey
+from sidecar.errors import RecordError
+from sidecar.record import EventBody, OutcomeBody, RecordFormatError, RecordType, encode_body, encode_digest
+from sidecar.spool.epoch import RandomPool
+from sidecar.spool.log import Spool
+from sidecar.spool.slot import Draft
+from sidecar.spool.unfinished import permits
+from sidecar.vocabulary import Level, ReasonCode
+
+Details = dict[str, str | int | bool | list[str] | None]
+
+HEARTBEAT_SECONDS = 60.0
+OWED_SECONDS = 0.25
+"""How soon an outcome that could not be written is tried again."""
+
+
+class PeriodKeySource(Protocol):
+    """Where the recorder gets its pseudonym key."""
+
+    def current(self, now: datetime) -> PeriodKey | None:
+        """The key of the period that `now` falls in; None when there is none."""
+
+
+class SpoolRecorder:
+    """Implements the pipeline's `Recorder` port on a `Spool`.
+
+    All of it runs on the spool's event loop. RecordError from any method means: not recorded at the level asked for, so
+    nothing may be forwarded or released. `patience` bounds, in seconds, the wait for a level when the call has no
+    deadline. `now` is the wall clock (aware, UTC), `monotonic` the one that deadlines are on.
+    """
+
+    def __init__(self, spool: Spool, keys: PeriodKeySource, *, now: Callable[[], datetime],
+                 monotonic: Callable[[], float] = time.monotonic, random: RandomPool | None = None,
+                 heartbeat: float = HEARTBEAT_SECONDS, patience: float = 30.0) -> None:  # fmt: skip
+        self._spool = spool
+        self._keys = keys
+        self._now = now
+        self._monotonic = monotonic
+        self._random = random or RandomPool()
+        self._heartbeat = heartbeat
+        if now().utcoffset() != timedelta(0):
+            raise ValueError("the recorder's clock is not in UTC")
+        self._patience = patience
+        self._owed: deque[Draft] = deque()
+        self._task: asyncio.Task[None] | None = None
+
+    @property
+    def owed(self) -> int:
+        """Outcomes and events that the disk did not take yet."""
+        return len(self._owed)
+
+    async def start(self) -> None:
+        """Write `open`, which names the previous epoch's last record, and the outcomes the predecessor owed.
+
+        They are committed when this returns; RecordError when they cannot be.
+        """
+        recovered = self._spool.recovered
+        previous = recovered.head
+        torn = [f"{one.path.name}@{one.offset}+{one.size}: {one.why}" for one in recovered.torn]
+        details: Details = {
+            "previous_epoch": previous.epoch if previous else None,
+            "previous_seq": previous.seq if previous else None,
+            "previous_hash": encode_digest(previous.hash) if previous else None,
+            "unfinished": len(recovered.unfinished),
+            "torn": torn,
+        }
+        drafts = [self._event("open", details)]
+        for body in recovered.unfinished:
+            drafts.append(Draft("outcome", drafts[0].time, body.call_id, encode_body(body)))
+        await self._reach(self._spool.append(drafts, spare=True), "committed", None)
+        self._task = asyncio.get_running_loop().create_task(self._run(), name="recorder")
+
+    async def stop(self) -> None:
+        """Write what is owed and `close`; it is committed when this returns. RecordError when it cannot be."""
+        if self._task is not None:
+            self._task.cancel()
+            await asyncio.wait([self._task])
+            self._task = None
+        self._settle()
+        seq = self._spool.append([self._event("close", {"open_calls": self._spool.open_calls})], spare=True)
+        await self._reach(seq, "committed", None)
+
+    async def decision(self, entry: DecisionEntry) -> None:
+        """Record one decision; beyond 500 subjects in parts, all of them before this returns.
+
+        Returns once `entry.level` is reached; RecordError when it is not, or not before `entry.deadline`.
+        """
+        seq = self._append_decision(entry)
+        if entry.level != "written":
+            await self._reach(seq, entry.level, entry.deadline)
+
+    async def outcome(self, body: OutcomeBody, level: Level = "written") -> None:
+        """Record how a call ended; `level` is at most `committed`.
+
+        After a RecordError the outcome is still owed: it is written as soon as the disk takes it, and by the successor
+        if this process dies first.
+        """
+        if level == "acknowledged":
+            raise ValueError("an outcome is at most committed: the call has ended")
+        draft = Draft("outcome", self._time(), body.call_id, self._fitting(body))
+        await self._write(draft, level)
+
+    async def event(self, type: RecordType, details: Details, level: Level = "committed") -> None:  # noqa: A002 - the field's name
+        """Record something that is no call. Owed like an outcome when the disk does not take it now."""
+        await self._write(self._event(type, details), level)
+
+    def _append_decision(self, entry: DecisionEntry) -> int:
+        now = self._now()
+        opens = permits(entry.decision)
+        key = self._keys.current(now)
+        if key is None and (opens or entry.subjects):
+            raise self._refusal("no period key for now: nothing can be recorded. Check `oversight.keys` and the key service")
+        try:
+            bodies = decision_bodies(entry, key, self._random)
+        except RecordFormatError as error:
+            raise self._refusal(f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}") from None
+        if self._owed:
+            self._settle()
+        stamp = _stamp(now)
+        return self._spool.append(
+            [Draft("decision", stamp, entry.call_id, body, openings, opens) for body, openings in bodies]
+        )
+
+    async def _write(self, draft: Draft, level: Level) -> None:
+        try:
+            if self._owed:
+                self._settle()
+            seq = self._spool.append([draft], spare=True)
+        except RecordError:
+            self._owed.append(draft)
+            raise
+        if level != "written":
+            await self._reach(seq, level, None)
+
+    def _settle(self) -> None:
+        """Write what is owed, oldest first; RecordError when the disk still says no."""
+        while self._owed:
+            self._spool.append([self._owed[0]], spare=True)
+            self._owed.popleft()
+
+    async def _reach(self, seq: int, level: Level, deadline: float | None) -> None:
+        future = self._spool.reach(seq, level)
+        if future is None:
+            return
+        timeout = self._patience if deadline is None else min(self._patience, deadline - self._monotonic())
+        try:
+            async with asyncio.timeout(max(0.0, timeout)):
+                await future
+        except TimeoutError:
+            raise self._refusal(
+                f"the record did not become {level} in {timeout:.3f} s"
+                + (". Check the oversight store" if level == "acknowledged" else ". Check the disk")
+            ) from None
+
+    async def _run(self) -> None:
+        """Heartbeats, and what is owed."""
+        beat = self._monotonic() + self._heartbeat
+        while True:
+            await asyncio.sleep(min(OWED_SECONDS, self._heartbeat))
+            try:
+                self._settle()
+                if self._monotonic() >= beat:
+                    beat = self._monotonic() + self._heartbeat
+                    details: Details = {"open_calls": self._spool.open_calls, "refused": self._spool.refused}
+                    self._spool.append([self._event("heartbeat", details)], spare=True)
+            except RecordError:
+                continue  # the spool keeps the reason in `last_error`; a missing heartbeat is seen by the store
+
+    def _event(self, kind: RecordType, details: Details) -> Draft:
+        return Draft(kind, self._time(), None, self._fitting(EventBody(type=kind, details=details)))
+
+    def _fitting(self, body: OutcomeBody | EventBody) -> bytes:
+        try:
+            return encode_body(body)
+        except RecordFormatError as error:
+            raise self._refusal(f"a record of type {body.type} cannot be written: {error}") from None
+
+    def _time(self) -> str:
+        return _stamp(self._now())
+
+    @staticmethod
+    def _refusal(operator: str) -> RecordError:
+        return RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE, operator=operator)
+
+
+def _stamp(now: datetime) -> str:
+    """RFC 3339 in UTC with microseconds."""
+    return now.isoformat("T", "microseconds")[:26] + "Z"
+
+

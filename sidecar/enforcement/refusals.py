@@ -1,0 +1,60 @@
+"""How a refusal looks: to the record (a decision document) and to the caller (a status, without rule text)."""
+
+from sidecar.enforcement.call import ErrorInfo, Final
+from sidecar.errors import Code, RecordError, StageError
+from sidecar.vocabulary import Decision, Effect, Reason, ReasonCode, status_of
+
+DENY = Effect.DENY
+RETRY_SECONDS = 1.0
+_ORDER = {code: place for place, code in enumerate(ReasonCode)}
+_BY_STAGE = {
+    "intercept": ReasonCode.UNCLASSIFIED_DATA,
+    "identify": ReasonCode.UNIDENTIFIED_PERSON,
+    "describe": ReasonCode.UNDESCRIBED_METHOD,
+    "decide": ReasonCode.POLICY_ERROR,
+    "record": ReasonCode.RECORD_UNAVAILABLE,
+    "enforce": ReasonCode.OBLIGATION_UNFULFILLABLE,
+}
+"""The reason recorded where a stage names only a status: bytes that cannot be read cannot be classified either."""
+
+
+def reason(error: StageError, rule: str) -> Reason:
+    """The error as a reason of a decision document."""
+    return Reason(code=error.reason or _BY_STAGE[error.stage], message=error.message, rule=rule)
+
+
+def decision(error: StageError) -> Decision:
+    """The deny that the sidecar itself pronounces when a stage refuses."""
+    return Decision(effect=DENY, reasons=(reason(error, f"sidecar/{error.stage}"),))
+
+
+def denied(made: Decision, call_id: str, revision: str | None) -> Final:
+    """What a caller sees of a policy's deny: its codes, the call's id and the policy's revision."""
+    codes = sorted({one.code for one in made.reasons}, key=lambda code: _ORDER.get(ReasonCode(code), 0))
+    info = {"call_id": call_id, "policy_revision": revision or "", "reasons": ",".join(codes)}
+    code = status_of(frozenset(codes))
+    preconditions = (("APPROVAL", call_id, "an approval is outstanding"),) if code is Code.FAILED_PRECONDITION else ()
+    return Final(
+        code=code,
+        message=f"refused: {', '.join(codes)} (call {call_id})",
+        error_info=ErrorInfo(reason=codes[0], metadata=info),
+        preconditions=preconditions,
+    )
+
+
+def failed(error: StageError, call_id: str) -> Final:
+    """What a caller sees when a stage could not do its work."""
+    code = error.reason or _BY_STAGE.get(error.stage, "")
+    info = ErrorInfo(reason=code, metadata={"call_id": call_id, "stage": error.stage}) if code else None
+    retry = RETRY_SECONDS if isinstance(error, RecordError) or error.code is Code.UNAVAILABLE else None
+    return Final(code=error.code, message=f"{error.message} (call {call_id})", error_info=info, retry_after=retry)
+
+
+def withheld(call_id: str) -> Final:
+    """The whole answer was a record that an obligation dropped."""
+    code = ReasonCode.OBLIGATION_UNFULFILLABLE
+    return Final(
+        code=Code.PERMISSION_DENIED,
+        message=f"refused: the answer holds nothing that may leave (call {call_id})",
+        error_info=ErrorInfo(reason=code, metadata={"call_id": call_id}),
+    )

@@ -1,0 +1,81 @@
+"""What has really left: the figures of a call's outcome record."""
+
+from collections.abc import Iterable, Mapping, Sequence
+
+from sidecar.attributes.presence import Ids, Unit
+from sidecar.attributes.words import IMPERSONAL
+from sidecar.record import Released, ReleasedByClass
+from sidecar.vocabulary import SubjectClass
+
+Classes = Mapping[tuple[str, str], SubjectClass]
+_WEIGHT: Mapping[SubjectClass, int] = {"non_us": 0, "unknown": 1, "us": 2}
+
+
+def weightiest(found: Iterable[SubjectClass]) -> SubjectClass:
+    """The most sensitive class: us, then unknown, then non_us. Nobody at all is unknown."""
+    return max(found, key=_WEIGHT.__getitem__, default="unknown")
+
+
+def class_of(ids: Ids, classes: Classes) -> SubjectClass:
+    """The class of a record: the most sensitive among those whom it names. One that nobody classified is unknown."""
+    if len(ids) == 1:
+        return classes.get(ids[0], "unknown")
+    return weightiest(classes.get(key, "unknown") for key in ids)
+
+
+class Release:
+    """Adds up what leaves in one call. Not shared between calls.
+
+    `records` counts records released so far, of all classes, without those that were only named. `dropped`: records
+    removed. `redacted`: fields cleared or masked, by category; unknown fields and Any values taken out count as
+    `unclassified`, once for each message they stood in. `subjects`: distinct data subjects named or released.
+    """
+
+    __slots__ = ("_categories", "_records", "dropped", "records", "redacted", "subjects")
+
+    def __init__(self) -> None:
+        self.records: int = 0
+        self.dropped: int = 0
+        self.redacted: dict[str, int] = {}
+        self.subjects: set[tuple[str, str]] = set()
+        self._records: dict[SubjectClass, int] = {}
+        self._categories: dict[SubjectClass, dict[str, int]] = {}
+
+    def named(self, classes: Classes, categories: Sequence[str]) -> None:
+        """Count what a write or delete concerns: one record of each subject named, with all these categories."""
+        for key, class_ in classes.items():
+            if key not in self.subjects:
+                self.subjects.add(key)
+                self._add(class_, categories)
+
+    def units(self, units: Iterable[Unit], classes: Classes) -> None:
+        """Count the records of a released message."""
+        for ids, categories in units:
+            self.records += 1
+            self.subjects.update(ids)
+            self._add(class_of(ids, classes), categories)
+
+    def loose(self, categories: set[str], class_: SubjectClass) -> None:
+        """Count what stands outside any record, if it is about somebody at all: one record of this class."""
+        if not categories <= IMPERSONAL:
+            self.records += 1
+            self._add(class_, categories)
+
+    def redact(self, categories: Iterable[str]) -> None:
+        """Count one field cleared or masked, under each category that it held."""
+        for category in categories:
+            self.redacted[category] = self.redacted.get(category, 0) + 1
+
+    def by_class(self) -> ReleasedByClass:
+        """The figures as the outcome record holds them."""
+        return ReleasedByClass(us=self._released("us"), non_us=self._released("non_us"), unknown=self._released("unknown"))
+
+    def _released(self, class_: SubjectClass) -> Released:
+        by_category = self._categories.get(class_, {})
+        return Released(records=self._records.get(class_, 0), by_category=dict(sorted(by_category.items())))
+
+    def _add(self, class_: SubjectClass, categories: Iterable[str]) -> None:
+        self._records[class_] = self._records.get(class_, 0) + 1
+        counted = self._categories.setdefault(class_, {})
+        for category in categories:
+            counted[category] = counted.get(category, 0) + 1

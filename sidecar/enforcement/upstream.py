@@ -1,0 +1,313 @@
+"""Stage 6, forward: the guarded service, over one HTTP/2 connection.
+
+* Nothing is retried: a call that may have reached the service is never sent twice.
+* What the service says passes as it said it. What gRPC itself says about the connection is told in generic words,
+  since it holds addresses and paths.
+* A service that could not be reached at all is ForwardError.
+"""
+
+import asyncio
+from dataclasses import dataclass
+from pathlib import Path
+
+import grpc
+
+from sidecar.enforcement import rich_status
+from sidecar.enforcement.call import Final, Metadata, Reply
+from sidecar.enforcement.metadata import Pairs, from_upstream
+from sidecar.enforcement.transport import Limits, Options
+from sidecar.errors import Code, ConfigurationError, ForwardError
+
+_CODES = {status: Code(status.value[0]) for status in grpc.StatusCode}
+_KEPT_METHODS = 4096
+_UNREACHED = ("failed to connect to all addresses", "errors resolving ", "connections to all backends failing")
+_BROKEN = "Stream removed ("
+"""How gRPC core 1.85 begins the message of a status that it made up itself."""
+_TOLD = {
+    Code.UNAVAILABLE: "the connection to the service broke off",
+    Code.DEADLINE_EXCEEDED: "the service did not answer before the deadline",
+    Code.RESOURCE_EXHAUSTED: "the service's answer is larger than the sidecar passes on",
+    Code.CANCELLED: "the service gave the call up",
+}
+_INTERRUPTED = "Internal error from Core"
+"""What grpc.aio says for a moment when a write meets a call that has just ended; the true status follows."""
+_STATUS_WAIT_SECONDS = 1.0
+_CLOSED = "Locally cancelled by application!"
+"""What grpc.aio says of a call whose channel was closed under it."""
+
+Channel = grpc.aio.Channel
+Multi = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
+Streams = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class ClientTls:
+    """What the sidecar trusts (`ca`), and how it shows itself (`cert`, `key`: both or none). PEM files.
+
+    `server_name` is the name expected in the service's certificate when it is not the address.
+    """
+
+    ca: Path
+    cert: Path | None = None
+    key: Path | None = None
+    server_name: str | None = None
+
+    def read(self) -> tuple[bytes, bytes | None, bytes | None]:
+        """Contents of ca, cert and key. ConfigurationError names the file that cannot be read."""
+        if (self.cert is None) != (self.key is None):
+            raise ConfigurationError("cert and key go together", where="upstream.tls", fix="Give both, or neither.")
+        cert = None if self.cert is None else _pem(self.cert)
+        return _pem(self.ca), cert, None if self.key is None else _pem(self.key)
+
+
+def _pem(path: Path) -> bytes:
+    try:
+        return path.read_bytes()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="Name a PEM file that the sidecar may read."
+        ) from None
+
+
+def open_channel(address: str, tls: ClientTls | None, limits: Limits) -> Channel:
+    """A channel to `host:port` or `unix:/path`. It connects when first used, and again at most every second."""
+    options: Options = limits.channel_options()
+    if tls is None:
+        return grpc.aio.insecure_channel(address, options=options)
+    ca, cert, key = tls.read()
+    if tls.server_name is not None:
+        options = (*options, ("grpc.ssl_target_name_override", tls.server_name))
+    credentials = grpc.ssl_channel_credentials(ca, key, cert)
+    return grpc.aio.secure_channel(address, credentials, options=options)
+
+
+class GrpcUpstream:
+    """The guarded service behind a gRPC channel. One per event loop.
+
+    `renew` opens a new connection with the certificates as they are now; calls under way end on the old one.
+    """
+
+    def __init__(self, address: str, tls: ClientTls | None, limits: Limits) -> None:
+        self._address, self._tls, self._limits = address, tls, limits
+        self._pems = tls.read() if tls is not None else None
+        self._link = _Link(open_channel(address, tls, limits))
+        self._retired: set[asyncio.Task[None]] = set()
+
+    @property
+    def channel(self) -> Channel:
+        """The channel in use, for `reflection`."""
+        return self._link.channel
+
+    async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:  # noqa: ASYNC109 - becomes the grpc-timeout on the wire
+        """A unary call. Cancelling the awaiting task cancels the upstream call. `timeout` in seconds.
+
+        ForwardError when the service cannot be reached, or when the metadata is not fit to be sent.
+        """
+        link = self._link
+        link.calls += 1
+        try:
+            call = link.unary(method)(message, metadata=metadata, timeout=timeout)
+            answer = await call
+            headers = from_upstream(await call.initial_metadata())
+            trailing = from_upstream(await call.trailing_metadata())
+            return Reply(
+                message=answer,
+                headers=headers,
+                final=Final(code=Code.OK, message=await call.details() or "", trailing=trailing),
+            )
+        except grpc.aio.AioRpcError as error:
+            headers = from_upstream(error.initial_metadata() or ())
+            final = link.final(error.code(), error.details(), error.trailing_metadata() or (), bare=not headers)
+            return Reply(message=None, headers=headers, final=final)
+        except asyncio.CancelledError:
+            if _cancelled_here():
+                raise
+            return Reply(message=None, headers=(), final=_told(Code.UNAVAILABLE))  # the channel was closed
+        except grpc.aio.BaseError as error:
+            raise _unfit(method) from error
+        finally:
+            link.ended()
+
+    def open(self, method: str, metadata: Metadata, timeout: float | None) -> "GrpcExchange":
+        """Open a streaming call."""
+        link = self._link
+        call = link.stream(method)(metadata=metadata, timeout=timeout)
+        link.calls += 1
+        call.add_done_callback(link.ended)
+        return GrpcExchange(link, call)
+
+    def reduced(self, final: Final) -> Final:
+        """The same status code with nothing in it that could carry data."""
+        return rich_status.reduced(final)
+
+    async def connect(self, within: float) -> None:
+        """Wait until the service can be reached. ForwardError after `within` seconds."""
+        try:
+            await asyncio.wait_for(self._link.channel.channel_ready(), within)
+        except TimeoutError:
+            raise ForwardError(
+                "the service cannot be reached",
+                operator=f"no connection to the upstream {self._address} within {within:g} s; is it running, and do "
+                "its certificate and ours match the configured authorities?",
+            ) from None
+
+    async def renew(self, *, drain: float) -> bool:
+        """Take up changed certificate files; true if there was a change. The old connection has `drain` seconds.
+
+        ConfigurationError when the new files cannot be used; the old connection stays.
+        """
+        pems = self._tls.read() if self._tls is not None else None
+        if pems == self._pems:
+            return False
+        fresh = _Link(open_channel(self._address, self._tls, self._limits))
+        old, self._link, self._pems = self._link, fresh, pems
+        task = asyncio.create_task(old.retire(drain))
+        self._retired.add(task)
+        task.add_done_callback(self._retired.discard)
+        return True
+
+    async def close(self) -> None:
+        """End the connection and every call on it."""
+        for task in self._retired:
+            task.cancel()
+        await asyncio.gather(*self._retired, return_exceptions=True)
+        await self._link.channel.close()
+
+
+class _Link:
+    """One channel, its callables by method, and how many calls are open on it."""
+
+    def __init__(self, channel: Channel) -> None:
+        self.channel, self.calls = channel, 0
+        self._idle = asyncio.Event()
+        self._unary: dict[str, Multi] = {}
+        self._stream: dict[str, Streams] = {}
+
+    def unary(self, method: str) -> Multi:
+        found = self._unary.get(method)
+        if found is None:
+            found = self.channel.unary_unary(method)
+            if len(self._unary) < _KEPT_METHODS:
+                self._unary[method] = found
+        return found
+
+    def stream(self, method: str) -> Streams:
+        found = self._stream.get(method)
+        if found is None:
+            found = self.channel.stream_stream(method)
+            if len(self._stream) < _KEPT_METHODS:
+                self._stream[method] = found
+        return found
+
+    def ended(self, call: object = None) -> None:
+        """One call has ended."""
+        del call
+        self.calls -= 1
+        if not self.calls:
+            self._idle.set()
+
+    def final(self, status: grpc.StatusCode, details: str | None, trailers: Pairs, *, bare: bool) -> Final:
+        """How a call ended. `bare`: no header of the service has been seen. ForwardError if it was never reached."""
+        code, message, trailing = _CODES[status], details or "", from_upstream(trailers)
+        if not trailing and message.startswith(_BROKEN):
+            return _told(code)
+        unreached = bare and not trailing and code is Code.UNAVAILABLE and message.startswith(_UNREACHED)
+        if unreached and self.channel.get_state() is not grpc.ChannelConnectivity.READY:
+            raise ForwardError("the service cannot be reached", operator=f"upstream: {message}")
+        return Final(code=code, message=message, trailing=trailing)
+
+    async def retire(self, drain: float) -> None:
+        """Close once no call is open, or after `drain` seconds."""
+        try:
+            async with asyncio.timeout(drain):
+                while self.calls:
+                    self._idle.clear()
+                    await self._idle.wait()
+        except TimeoutError:
+            pass
+        finally:
+            await self.channel.close()
+
+
+class GrpcExchange:
+    """One open streaming call. See `call.Exchange`; writing to a call that has ended does nothing."""
+
+    __slots__ = ("_call", "_given_up", "_link")
+
+    def __init__(self, link: _Link, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
+        self._link, self._call, self._given_up = link, call, False
+
+    async def write(self, message: bytes) -> None:
+        """Send one request message; waits while the upstream is slow."""
+        try:
+            await self._call.write(message)
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            return
+        except asyncio.CancelledError:
+            if _cancelled_here():
+                raise
+
+    async def close_send(self) -> None:
+        """Say that no more request messages follow."""
+        try:
+            await self._call.done_writing()
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError, asyncio.InvalidStateError):
+            return
+        except asyncio.CancelledError:
+            if _cancelled_here():
+                raise
+
+    async def headers(self) -> Metadata:
+        """The upstream's initial metadata, when it comes; empty when the call ends without."""
+        return from_upstream(await self._call.initial_metadata())
+
+    async def read(self) -> bytes | None:
+        """The next answer message, None after the last, however the call ended."""
+        try:
+            message = await self._call.read()
+        except (grpc.aio.AioRpcError, grpc.aio.BaseError):
+            return None
+        except asyncio.CancelledError:
+            if _cancelled_here():
+                raise
+            return None
+        return message if isinstance(message, bytes) else None
+
+    async def final(self) -> Final:
+        """The upstream's status and trailers, after `read` gave None. ForwardError if it could not be reached."""
+        call = self._call
+        if self._given_up:
+            return Final(code=Code.CANCELLED, message="the call was given up")
+        status, details = await call.code(), await call.details()
+        waited = 0.0
+        while details == _INTERRUPTED and waited < _STATUS_WAIT_SECONDS:
+            await asyncio.sleep(0.005)
+            waited += 0.005
+            status, details = await call.code(), await call.details()
+        if details == _CLOSED:
+            return _told(Code.UNAVAILABLE)
+        bare = not await call.initial_metadata()
+        return self._link.final(status, details, await call.trailing_metadata() or (), bare=bare)
+
+    def cancel(self) -> None:
+        """Give the call up. Idempotent; a no-op once it has ended."""
+        if not self._call.done():
+            self._given_up = True
+            self._call.cancel()
+
+
+def _cancelled_here() -> bool:
+    """Whether our own task is being cancelled, and not merely the call we wait for."""
+    task = asyncio.current_task()
+    return task is not None and task.cancelling() > 0
+
+
+def _told(code: Code) -> Final:
+    return Final(code=code, message=_TOLD.get(code, "the call to the service failed"))
+
+
+def _unfit(method: str) -> ForwardError:
+    return ForwardError(
+        "the call cannot be sent on",
+        operator=f"{method}: gRPC refused to send the call; a metadata key or value is outside what HTTP/2 carries",
+    )

@@ -1,0 +1,76 @@
+"""Integrates and publishes at a fixed interval, and tells those who wait for a checkpoint."""
+
+import asyncio
+from collections.abc import Callable
+from concurrent.futures import Executor
+
+from structlog.typing import FilteringBoundLogger
+
+from sidecar.oversight.integrator import Integrator, Published
+from sidecar.oversight.storage import LeaseLostError, StorageBrokenError, StorageError
+
+
+class Publications:
+    """The latest published tree, and a way to wait for a newer one. Used from one event loop."""
+
+    def __init__(self) -> None:
+        self.latest: Published | None = None
+        self._news = asyncio.Event()
+
+    def announce(self, tree: Published) -> None:
+        """There is a newer tree."""
+        self.latest = tree
+        news, self._news = self._news, asyncio.Event()
+        news.set()
+
+    async def newer_than(self, size: int) -> Published:
+        """The latest tree, as soon as it has more than `size` leaves."""
+        while self.latest is None or self.latest.size <= size:
+            await self._news.wait()
+        return self.latest
+
+
+class Publisher:
+    """Runs the integrator in its thread."""
+
+    def __init__(
+        self, integrator: Integrator, publications: Publications, pool: Executor, *, interval: float,
+        log: FilteringBoundLogger, on_broken: Callable[[Exception], None],
+    ) -> None:  # fmt: skip
+        self._integrator, self._publications, self._pool = integrator, publications, pool
+        self._interval, self._log, self._on_broken = interval, log, on_broken
+
+    async def step(self) -> bool:
+        """Integrate once; return whether there was something to publish."""
+        published = await asyncio.get_running_loop().run_in_executor(self._pool, self._integrator.step)
+        tree = self._integrator.published
+        if tree is not None and tree is not self._publications.latest:
+            self._publications.announce(tree)
+        return published
+
+    async def run(self) -> None:
+        """Publish every interval, for ever.
+
+        What passes (a full disk, a busy database, a lost lease) is tried again at the next interval; records stay
+        committed meanwhile. Anything else means that what is stored contradicts itself: the store stops, because a
+        log that goes on from there could sign what it must not.
+        """
+        loop = asyncio.get_running_loop()
+        due = loop.time()
+        while True:
+            due = max(due + self._interval, loop.time())
+            try:
+                while await self.step():
+                    if loop.time() >= due:
+                        due = loop.time() + self._interval
+            except (LeaseLostError, OSError) as error:
+                self._log.warning("publishing waits", reason=str(error))
+            except StorageBrokenError as error:
+                self._on_broken(error)
+                return
+            except StorageError as error:
+                self._log.warning("publishing waits", reason=str(error))
+            except Exception as error:  # noqa: BLE001 - contradiction: handed to the composition root, which stops
+                self._on_broken(error)
+                return
+            await asyncio.sleep(due - loop.time())

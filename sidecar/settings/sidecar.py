@@ -1,0 +1,309 @@
+"""The model of sidecar.yaml."""
+
+import re
+from typing import Annotated, Literal, Self
+
+from pydantic import AfterValidator, Field, model_validator
+
+from sidecar.settings.values import Duration, FilePath, Section, Size
+from sidecar.vocabulary import ACTIONS, Level
+
+Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
+Address = Annotated[str, Field(min_length=1)]
+Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
+Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
+
+
+def _compiles(pattern: str) -> str:
+    try:
+        re.compile(pattern)
+    except re.error as error:
+        raise ValueError(f"not a regular expression: {error}") from None
+    return pattern
+
+
+Pattern = Annotated[str, AfterValidator(_compiles)]
+
+
+class ServerTls(Section):
+    """Certificate and key of a listener; with `client_ca`, callers must present a certificate it signed."""
+
+    cert: FilePath
+    key: FilePath
+    client_ca: FilePath | None = None
+
+
+class ClientTls(Section):
+    """What a connection trusts (`ca`) and presents (`cert`, `key`)."""
+
+    ca: FilePath
+    cert: FilePath | None = None
+    key: FilePath | None = None
+    server_name: str | None = None
+
+    @model_validator(mode="after")
+    def _pair(self) -> Self:
+        if (self.cert is None) != (self.key is None):
+            raise ValueError("cert and key go together")
+        return self
+
+
+class Producer(Section):
+    """The name and Ed25519 key (PEM) under which this sidecar's records are registered with the store."""
+
+    name: Name
+    key: FilePath
+
+
+class Listener(Section):
+    """A door. `address` is host:port or unix:DIRECTORY; a socket names the one workload that may use it."""
+
+    door: Literal["proxy"]
+    address: Address
+    tls: ServerTls | None = None
+    workload: str | None = None
+
+    @model_validator(mode="after")
+    def _identity(self) -> Self:
+        unix = self.address.startswith("unix:")
+        if unix and self.tls is None and self.workload is None:
+            raise ValueError("a Unix socket listener names its workload, or carries tls with client_ca")
+        if not unix and self.workload is not None:
+            raise ValueError("workload is for Unix sockets; over TCP the caller's certificate says who it is")
+        return self
+
+
+class Location(Section):
+    """Where data is kept or goes."""
+
+    country: Country
+    provider: str | None = None
+    region: str | None = None
+
+
+class Upstream(Section):
+    """The guarded service."""
+
+    address: Address
+    tls: ClientTls | None = None
+    location: Location
+
+
+class Jwks(Section):
+    """Where an issuer's keys are."""
+
+    file: FilePath | None = None
+    url: str | None = None
+    ca: FilePath | None = None
+    refresh: Duration = 300.0
+    max_stale: Duration = 86400.0
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.file is None) == (self.url is None):
+            raise ValueError("exactly one of file and url")
+        return self
+
+
+class Issuer(Section):
+    """Whose tokens are believed, and what kind of subject they name."""
+
+    kind: Literal["personnel", "data_subject"]
+    issuer: str
+    audience: str
+    subject_claim: str = "sub"
+    jwks: Jwks
+    algorithms: Annotated[list[Algorithm], Field(min_length=1)]
+
+
+class Directory(Section):
+    """The snapshot that `sidecar directory build` wrote."""
+
+    file: FilePath
+    max_age: Annotated[Duration, Field(le=86400.0)] = 3600.0
+
+
+class RegisteredWorkload(Section):
+    """A service that may call. Without a token only where it `acts_alone`."""
+
+    id: str
+    operated_from: Country
+    may: list[Literal[ACTIONS]] = []  # type: ignore[valid-type]
+    acts_alone: bool = False
+
+
+class FileSource(Section):
+    """A file that is read again when it changes."""
+
+    file: FilePath
+
+
+class Identity(Section):
+    """Who may be believed to be calling."""
+
+    issuers: Annotated[list[Issuer], Field(min_length=1)]
+    bind_to_workload: Literal["cnf", "azp", "none"]
+    directory: Directory
+    workloads: list[RegisteredWorkload] = []
+    revoked: FileSource | None = None
+    leeway: Annotated[Duration, Field(le=30.0)] = 10.0
+
+
+class Descriptors(Section):
+    """Where the upstream's descriptors come from."""
+
+    file: FilePath | None = None
+    reflection: bool = False
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.file is None) == (not self.reflection):
+            raise ValueError("exactly one of file and reflection: true")
+        return self
+
+
+class Describe(Section):
+    """What methods reach."""
+
+    descriptors: Descriptors
+    overlay: FilePath | None = None
+    unguarded: list[str] = ["grpc.health.v1.Health/*"]
+    reflection: Literal["identified", "off"] = "off"
+
+
+class Subjects(Section):
+    """Who is a US data subject: the file that `sidecar subjects build` wrote."""
+
+    index: FilePath
+    max_age: Duration = 86400.0
+
+
+class Bundle(Section):
+    """Where the policy is."""
+
+    folder: FilePath
+
+
+class Policy(Section):
+    """The policy bundle and how old it may be."""
+
+    bundle: Bundle
+    max_age: Duration = 7 * 86400.0
+
+
+class Cache(Section):
+    """Decisions kept, at most; 0 turns the cache off."""
+
+    entries: Annotated[int, Field(ge=0, le=10_000_000)] = 65536
+
+
+class DecisionEngine(Section):
+    """Which engine answers, and within what time."""
+
+    engine: Literal["embedded"] = "embedded"
+    deadline: Annotated[Duration, Field(gt=0, le=5.0)] = 0.05
+    cache: Cache = Cache()
+
+
+class Levels(Section):
+    """How durable a decision record must be before anything is forwarded. A policy may only raise it."""
+
+    personnel: Level = "committed"
+    workload: Level = "committed"
+    data_subject: Level = "written"
+    deny: Level = "written"
+
+
+class Record(Section):
+    """The spool, and the form of tickets and justifications (no free text enters a record)."""
+
+    spool: FilePath
+    max_bytes: Size = 8 << 30
+    ticket_pattern: Pattern = r"^[A-Z]+-\d+$"
+    justification_pattern: Pattern = r"^[a-z][a-z0-9_]{0,63}$"
+    levels: Levels = Levels()
+
+
+class Destination(Section):
+    """Where answers go: the place the calling workload is registered for, or one fixed place."""
+
+    from_: Annotated[Literal["peer"] | None, Field(alias="from")] = None
+    country: Country | None = None
+    provider: str | None = None
+    region: str | None = None
+
+    @model_validator(mode="after")
+    def _one(self) -> Self:
+        if (self.from_ is None) == (self.country is None):
+            raise ValueError("either from: peer, or a country (with provider and region)")
+        return self
+
+
+class Exceptions(Section):
+    """Signed grants and the keys of those who may approve them."""
+
+    grants: FilePath
+    approvers: FilePath
+    max_window: Duration = 86400.0
+
+
+class Admin(Section):
+    """The local socket for `sidecar status`, mode 0700."""
+
+    socket: FilePath
+
+
+class Metrics(Section):
+    """Where Prometheus may scrape; host:port."""
+
+    listen: Address
+
+
+class Holder(Section):
+    """The US person who holds the data (28 CFR 202.1103, 202.1104)."""
+
+    name: str
+    address: str
+    contact: str
+
+
+class Store(Section):
+    """The oversight store: where records go, and the pinned keys it is held to."""
+
+    address: Address
+    keys: Address
+    tls: ClientTls
+    trust: FilePath
+    seal_key: FilePath
+
+
+class Limits(Section):
+    """Bounds on what one caller may send."""
+
+    message: Size = 4 << 20
+    metadata: Size = 16 << 10
+    token: Annotated[Size, Field(le=8 << 10)] = 8 << 10
+    streams: Annotated[int, Field(ge=1)] = 1024
+
+
+class SidecarSettings(Section):
+    """sidecar.yaml."""
+
+    producer: Producer
+    listen: Annotated[list[Listener], Field(min_length=1)]
+    upstream: Upstream
+    identity: Identity
+    describe: Describe
+    subjects: Subjects
+    policy: Policy
+    decision: DecisionEngine = DecisionEngine()
+    record: Record
+    destination: Destination
+    datasets: FileSource | None = None
+    exceptions: Exceptions | None = None
+    admin: Admin | None = None
+    metrics: Metrics | None = None
+    holder: Holder | None = None
+    oversight: Store
+    limits: Limits = Limits()
+    workers: Literal[1] = 1

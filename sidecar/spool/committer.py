@@ -1,0 +1,40 @@
+"""The thread that waits for the disk, so that the event loop does not."""
+
+import asyncio
+import threading
+from collections.abc import Callable
+from queue import SimpleQueue
+
+
+class Committer:
+    """Runs jobs one after another in a thread of its own and reports each result on the event loop.
+
+    Jobs run in the order in which they were submitted; `stop` waits for those submitted before it.
+    """
+
+    def __init__(self, loop: asyncio.AbstractEventLoop, name: str) -> None:
+        self._loop = loop
+        self._jobs: SimpleQueue[tuple[Callable[[], None], Callable[[OSError | None], None]] | None] = SimpleQueue()
+        self._thread = threading.Thread(target=self._run, name=name, daemon=True)
+        self._thread.start()
+
+    def submit(self, job: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
+        """Run `job` in the thread, then `done(None)`, or `done(error)` for its OSError, on the event loop."""
+        self._jobs.put((job, done))
+
+    def stop(self) -> None:
+        """Finish what was submitted and end the thread."""
+        self._jobs.put(None)
+        self._thread.join()
+
+    def _run(self) -> None:
+        while (entry := self._jobs.get()) is not None:
+            job, done = entry
+            error: OSError | None = None
+            try:
+                job()
+            except OSError as caught:
+                error = caught
+            if self._loop.is_closed():
+                return
+            self._loop.call_soon_threadsafe(done, error)

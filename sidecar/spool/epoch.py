@@ -1,0 +1,71 @@
+"""A start of the producer: its id, and the key under which it seals openings."""
+
+import os
+from collections.abc import Callable
+from datetime import datetime
+from uuid import UUID
+
+from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
+from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
+
+from sidecar.record import EPOCH_KEY_INFO, openings_aad
+from sidecar.spool.frame import NONCE_SIZE
+
+_POOL = 16 * 1024
+_SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
+
+
+class RandomPool:
+    """Random bytes, drawn from the system in large pieces: one call for many salts. Each byte is handed out once."""
+
+    __slots__ = ("_at", "_bytes", "_source")
+
+    def __init__(self, source: Callable[[int], bytes] = os.urandom) -> None:
+        self._source = source
+        self._bytes = b""
+        self._at = 0
+
+    def take(self, size: int) -> bytes:
+        """`size` fresh bytes."""
+        start = self._at
+        end = start + size
+        if end > len(self._bytes):
+            self._bytes = self._source(max(_POOL, size))
+            start, end = 0, size
+        self._at = end
+        return self._bytes[start:end]
+
+
+def uuid7(time: datetime, random: bytes) -> str:
+    """A UUID version 7 (RFC 9562 section 5.7): milliseconds since 1970, then 74 of the 80 random bits."""
+    value = (int(time.timestamp() * 1000) & (1 << 48) - 1) << 80 | int.from_bytes(random, "big")
+    value = value & ~(0xF << 76) | 7 << 76
+    return str(UUID(int=value & ~(3 << 62) | 2 << 62))
+
+
+class Epoch:
+    """One start. The key lives in this object only; on disk and on the wire it is sealed to the store (RFC 9180)."""
+
+    __slots__ = ("_aad", "_cipher", "_random", "id", "producer", "sealed_key", "slot")
+
+    def __init__(self, *, producer: str, slot: int, time: datetime, store_key: bytes, random: RandomPool) -> None:
+        """`store_key`: the store's sealing key, X25519, 32 raw bytes, pinned in the configuration."""
+        self.producer = producer
+        self.slot = slot
+        self.id = uuid7(time, random.take(10))
+        key = random.take(32)
+        self.sealed_key: bytes = _SUITE.encrypt(key, X25519PublicKey.from_public_bytes(store_key), EPOCH_KEY_INFO)
+        self._cipher = AESGCM(key)
+        self._random = random
+        # Everything of the associated data but the seq and its length, the same for all records of the epoch.
+        self._aad = openings_aad(producer, slot, self.id, 0)[:-5]
+
+    def seal(self, seq: int, openings: bytes) -> tuple[bytes, bytes]:
+        """(nonce, ciphertext) of a record's openings.
+
+        The nonce is random, not the seq: a seq whose write failed is used again for another record.
+        """
+        nonce = self._random.take(NONCE_SIZE)
+        text = b"%d" % seq
+        return nonce, self._cipher.encrypt(nonce, openings, b"%b%b%b" % (self._aad, len(text).to_bytes(4, "big"), text))

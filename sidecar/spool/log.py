@@ -1,0 +1,431 @@
+"""The spool of one producer slot.
+
+A Spool belongs to one event loop: every method is called there, and only the fdatasync runs in a thread. `append` takes
+the next seq, writes and moves the chain's head in one step without a pause.
+"""
+
+import asyncio
+import os
+from collections import deque
+from collections.abc import Callable, Sequence
+from datetime import datetime
+from typing import NamedTuple
+
+from sidecar.errors import RecordError
+from sidecar.record import (
+    SALT_SIZE,
+    Leaf,
+    RecordFormatError,
+    body_digest,
+    encode_digest,
+    encode_leaf,
+    leaf_digest,
+)
+from sidecar.spool.committer import Committer
+from sidecar.spool.epoch import Epoch, RandomPool
+from sidecar.spool.files import Files, PosixFiles
+from sidecar.spool.frame import Item, frame_item
+from sidecar.spool.recovery import Recovered, recover
+from sidecar.spool.segment import Head, Segment
+from sidecar.spool.shelf import Deletion, Shelf
+from sidecar.spool.slot import Draft, SpoolOptions, take_lock, unusable
+from sidecar.vocabulary import Level, ReasonCode
+
+RETRY_SECONDS = 0.25
+"""How soon a failed disk is tried again."""
+MAX_UNSYNCED = 64 * 1024 * 1024
+"""Bytes kept in memory because they are not known durable. A disk that hangs is refused beyond it."""
+
+
+class _Commit(NamedTuple):
+    """What one fdatasync covers: (segment, size, next_seq) each, and the chain's head then."""
+
+    marks: list[tuple[Segment, int, int]]
+    head: Head | None
+    generation: int
+
+
+class Spool:
+    """Append-only, levelled, bounded.
+
+    `append` raises RecordError (UNAVAILABLE, record_unavailable) when the record cannot be written; nothing of it is
+    left behind then. Gauges for whoever exports them: `depth_records`, `depth_bytes`, `open_calls`, `last_error`,
+    `receipt_lag`, `failed_syncs`, `refused`.
+    """
+
+    def __init__(self, *, options: SpoolOptions, epoch: Epoch, recovered: Recovered, shelf: Shelf, lock: int,
+                 random: RandomPool, monotonic: Callable[[], float]) -> None:  # fmt: skip
+        """Use `Spool.open`."""
+        self.options = options
+        self.epoch = epoch
+        self.recovered = recovered
+        self.durable = asyncio.Event()
+        self.failed_syncs = 0
+        self.refused = 0
+        self.last_error = ""
+        self.shelf = shelf
+        self._lock = lock
+        self._random = random
+        self._monotonic = monotonic
+        self._loop = asyncio.get_running_loop()
+        self._committer = Committer(self._loop, f"spool-commit-{options.slot}")
+        self._before = recovered.head
+        self._last = recovered.head.hash if recovered.head else b""
+        self._prev = encode_digest(self._last) if recovered.head else None
+        self._seq = 0
+        self._durable_seq = 0
+        self._durable_head = recovered.head
+        self._active: Segment | None = None
+        self._unsynced: list[Segment] = []
+        self._pending: deque[tuple[int, bytes]] = deque()
+        self._pending_bytes = 0
+        self._trouble = ""
+        self._generation = 0
+        self._committing = False
+        self._commit_again = False
+        self._delete_after: int | None = None
+        self._deleting = False
+        self._commit_timer: asyncio.TimerHandle | None = None
+        self._commit_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
+        self._receipt_waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._commit_times: deque[tuple[int, float]] = deque()
+        self._closed = False
+
+    @classmethod
+    def open(cls, options: SpoolOptions, *, store_key: bytes, now: Callable[[], datetime],
+             monotonic: Callable[[], float], files: Files | None = None,
+             random: Callable[[int], bytes] = os.urandom) -> "Spool":  # fmt: skip
+        """Take the slot, read what is there, and begin a new epoch. Call on the running event loop.
+
+        `store_key`: the store's sealing key (X25519, 32 raw bytes). ConfigurationError when the folder cannot be used or
+        another process has it; IntegrityError when a segment is damaged. Nothing is appended yet: the recorder writes
+        the `open` record, and the outcomes in `recovered.unfinished`.
+        """
+        folder = options.folder / str(options.slot)
+        try:
+            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = take_lock(folder / "lock")
+        except OSError as error:
+            raise unusable(folder, error) from None
+        try:
+            recovered = recover(folder, producer=options.producer, slot=options.slot)
+            pool = RandomPool(random)
+            epoch = Epoch(producer=options.producer, slot=options.slot, time=now(), store_key=store_key, random=pool)
+            shelf = Shelf(folder=folder, files=files or PosixFiles(), epoch=epoch, recovered=recovered)
+        except OSError as error:
+            os.close(lock)
+            raise unusable(folder, error) from None
+        except BaseException:
+            os.close(lock)
+            raise
+        return cls(options=options, epoch=epoch, recovered=recovered, shelf=shelf, lock=lock, random=pool,
+                   monotonic=monotonic)  # fmt: skip
+
+    @property
+    def depth_bytes(self) -> int:
+        """Bytes of all segments on disk."""
+        return self.shelf.total
+
+    @property
+    def depth_records(self) -> int:
+        """Records that no receipt covers yet."""
+        return self.shelf.unacknowledged
+
+    @property
+    def open_calls(self) -> int:
+        """Calls with a permit and no outcome."""
+        return self.shelf.retention.open_calls
+
+    @property
+    def head(self) -> Head | None:
+        """The chain's last record; None before the very first."""
+        return Head(epoch=self.epoch.id, seq=self._seq - 1, hash=self._last) if self._seq else self._before
+
+    def receipt_lag(self) -> float:
+        """Seconds since the oldest record of this epoch without a receipt became durable; 0 when there is none."""
+        return self._monotonic() - self._commit_times[0][1] if self._commit_times else 0.0
+
+    def append(self, drafts: Sequence[Draft], *, spare: bool = False) -> int:
+        """Write these records, all or none, and return the seq of the last. They have level `written` then.
+
+        `spare`: may use the last part of `max_bytes`, which is kept for the outcomes of calls already under way.
+        RecordError when they cannot be written.
+        """
+        if self._trouble or self._closed or self._pending_bytes > MAX_UNSYNCED:
+            raise self._refusal(self._trouble or "the disk does not answer, or the spool is closed")
+        seq, prev, digest = self._seq, self._prev, b""
+        frames = []
+        try:
+            for draft in drafts:
+                item = self._item(draft, seq, prev)
+                digest = leaf_digest(item.leaf)
+                prev = encode_digest(digest)
+                frames.append(frame_item(item))
+                seq += 1
+        except RecordFormatError as error:
+            raise self._refusal(f"a record does not fit: {error}") from None
+        data = frames[0] if len(frames) == 1 else b"".join(frames)
+        active = self._write(data, spare=spare)
+        active.next_seq = self._seq = seq
+        self._prev, self._last = prev, digest
+        self._pending.append((seq, data))
+        self._pending_bytes += len(data)
+        self.shelf.unacknowledged += len(drafts)
+        self._track(drafts, active.number)
+        if self._commit_timer is None and not self._committing:
+            self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
+        return seq - 1
+
+    def reach(self, seq: int, level: Level) -> "asyncio.Future[None] | None":
+        """What to wait for until the record has this level; None when it has it already.
+
+        The future fails with RecordError when the disk does. Waiting may be given up at any time.
+        """
+        if level == "written" or (level == "committed" and seq < self._durable_seq):
+            return None
+        if level == "acknowledged" and self.shelf.retention.is_acknowledged(self.epoch.id, seq):
+            return None
+        future: asyncio.Future[None] = self._loop.create_future()
+        if level == "committed":
+            self._commit_waiters.append((seq, future))
+        else:
+            self._receipt_waiters.setdefault(seq, []).append(future)
+        if not self._committing:
+            self._loop.call_soon(self._commit)
+        else:
+            self._commit_again = True
+        return future
+
+    def acknowledge(self, epoch: str, first_seq: int, count: int) -> None:
+        """These records are in a published checkpoint, *verified by the caller*. Segments nobody needs are deleted."""
+        self.shelf.acknowledge(epoch, first_seq, count)
+        if epoch == self.epoch.id:
+            covered = range(first_seq, first_seq + count)
+            for seq in [one for one in self._receipt_waiters if one in covered]:
+                _resolve(self._receipt_waiters.pop(seq))
+            end = self.shelf.retention.acknowledged[epoch].end_of(0)
+            while self._commit_times and self._commit_times[0][0] <= end:
+                self._commit_times.popleft()
+        self._delete_after = self._seq
+        self._delete()
+
+    async def close(self) -> None:
+        """Make everything durable, delete what may go, give the slot back. Idempotent."""
+        if self._closed:
+            return
+        if self._seq > self._durable_seq and not self._trouble:
+            waiting = self.reach(self._seq - 1, "committed")
+            if waiting is not None:
+                await asyncio.wait([waiting])
+                waiting.exception()
+        self._closed = True
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+        await self._loop.run_in_executor(None, self._committer.stop)
+        await asyncio.sleep(0)  # the committer's last reports run before what follows
+        self._seal_active()
+        for segment in self._unsynced:
+            self.shelf.close(segment)
+        plan = None if self._trouble else self.shelf.plan_deletion(self._durable_head)
+        try:
+            if plan is not None:
+                self.shelf.delete(plan)
+                self.shelf.forget(plan)
+        except OSError as error:
+            self._deleted(None, error)
+        finally:
+            os.close(self._lock)
+
+    def _item(self, draft: Draft, seq: int, prev: str | None) -> Item:
+        salt = self._random.take(SALT_SIZE)
+        nonce, sealed = self.epoch.seal(seq, draft.openings) if draft.openings else (b"", b"")
+        leaf = Leaf(
+            type=draft.type, producer=self.options.producer, slot=self.options.slot, epoch=self.epoch.id, seq=seq,
+            prev=prev, time=draft.time, call_id=draft.call_id, body=encode_digest(body_digest(salt, draft.body)),
+        )  # fmt: skip
+        return Item(encode_leaf(leaf), salt, draft.body, nonce, sealed)
+
+    def _track(self, drafts: Sequence[Draft], number: int) -> None:
+        retention = self.shelf.retention
+        for draft in drafts:
+            if draft.call_id is None:
+                continue
+            if draft.opens:
+                retention.opened(draft.call_id, number)
+            elif draft.type == "outcome":
+                retention.ended(draft.call_id)
+
+    def _write(self, data: bytes, *, spare: bool) -> Segment:
+        active, options = self._active, self.options
+        kept = 0 if spare else min(options.max_bytes // 16, 16 * 1024**2)
+        if self.shelf.total + len(data) > options.max_bytes - kept:
+            self._seal_active()
+            raise self._refusal(f"the spool holds {self.shelf.total} bytes; record.max_bytes is {options.max_bytes}. "
+                                "Check that the oversight store takes records")  # fmt: skip
+        try:
+            if active is None or (active.size + len(data) > options.segment_bytes and active.size > active.start):
+                active = self._roll()
+            self.shelf.write(active, data)
+        except OSError as error:
+            self._write_failed(active, error)
+            raise self._refusal(f"{self.shelf.folder}: {error.strerror}. Give the disk space or replace it") from None
+        return active
+
+    def _roll(self) -> Segment:
+        old = self._active
+        if old is not None and not old.named:
+            # Names become durable in order, or a start after a power cut would miss a segment.
+            self.shelf.files.sync_folder(self.shelf.folder)
+            old.named = True
+        segment = self.shelf.create(first_seq=self._seq, before=self.head)
+        if old is not None:
+            old.sealed = True
+        self._active = segment
+        self._unsynced.append(segment)
+        return segment
+
+    def _write_failed(self, active: Segment | None, error: OSError) -> None:
+        """Cut what was half written. The segment is closed: once acknowledged it can go and give its space back."""
+        if active is None or active.fd is None or active is not self._active:
+            return
+        try:
+            self.shelf.files.truncate(active.fd, active.size)
+        except OSError:
+            self._sync_failed(error)
+        else:
+            if active.next_seq > active.first_seq:
+                self._seal_active()
+
+    def _seal_active(self) -> None:
+        if self._active is None:
+            return
+        self._active.sealed = True
+        self._active = None
+        self._let_go()
+
+    def _let_go(self) -> None:
+        """Close the files of segments that are sealed and durable."""
+        for segment in [one for one in self._unsynced if one.sealed and one.durable == one.size]:
+            self.shelf.close(segment)
+            self._unsynced.remove(segment)
+
+    def _commit(self) -> None:
+        if self._commit_timer is not None:
+            self._commit_timer.cancel()
+            self._commit_timer = None
+        if self._committing:
+            self._commit_again = True
+            return
+        if self._trouble or self._seq == self._durable_seq:
+            return
+        self._start_commit()
+
+    def _start_commit(self) -> None:
+        self._committing, self._commit_again = True, False
+        marks = [(one, one.size, one.next_seq) for one in self._unsynced if one.size > one.durable]
+        commit = _Commit(marks, self.head, self._generation)
+        segments = [one for one, _, _ in marks]
+        name = any(not one.named for one in segments)
+        self._committer.submit(lambda: self.shelf.sync(segments, name=name), lambda error: self._committed(commit, error))
+
+    def _committed(self, commit: _Commit, error: OSError | None) -> None:
+        if commit.generation != self._generation:
+            return
+        self._committing = False
+        if error is not None:
+            self._sync_failed(error)
+            return
+        for segment, size, next_seq in commit.marks:
+            segment.durable, segment.durable_seq = size, next_seq
+            segment.named, segment.rewrite = True, False
+            self._durable_seq = max(self._durable_seq, next_seq)
+        self._durable_head = commit.head
+        self._trouble = ""
+        while self._pending and self._pending[0][0] <= self._durable_seq:
+            self._pending_bytes -= len(self._pending.popleft()[1])
+        self._let_go()
+        if not self._commit_times or self._monotonic() - self._commit_times[-1][1] > 1:
+            self._commit_times.append((self._durable_seq, self._monotonic()))
+        while self._commit_waiters and self._commit_waiters[0][0] < self._durable_seq:
+            _resolve([self._commit_waiters.popleft()[1]])
+        self.durable.set()
+        self._delete()
+        if self._commit_again or self._commit_waiters:
+            self._commit()
+        elif self._seq > self._durable_seq and self._commit_timer is None:
+            self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
+
+    def _sync_failed(self, error: OSError) -> None:
+        """The segment's fate is unknown for good. Refuse, and write what was not known durable into the next one."""
+        self.failed_syncs += 1
+        self._generation += 1
+        self._committing = False
+        self._trouble = f"{self.shelf.folder}: could not be made durable ({error.strerror}). Check the disk"
+        self.last_error = self._trouble
+        while self._commit_waiters:
+            future = self._commit_waiters.popleft()[1]
+            if not future.done():
+                future.set_exception(self._refusal(self._trouble))
+        self._active = None
+        numbers = [one.number for one in self._unsynced]
+        self._abandon(self._unsynced)
+        self._unsynced = []
+        self._rewrite(numbers)
+
+    def _abandon(self, segments: Sequence[Segment]) -> None:
+        """Give segments up; their files are closed behind a sync that may still be running on them."""
+        descriptors = [fd for one in segments if (fd := self.shelf.give_up(one)) is not None]
+        self._committer.submit(lambda: self.shelf.close_all(descriptors), lambda _: None)
+
+    def _rewrite(self, numbers: list[int]) -> None:
+        if self._closed:
+            return
+        segment = None
+        try:
+            segment = self.shelf.create(first_seq=self._durable_seq, before=self._durable_head)
+            segment.rewrite = True
+            for next_seq, data in self._pending:
+                self.shelf.write(segment, data)
+                segment.next_seq = next_seq
+        except OSError as error:
+            self.last_error = f"{self.shelf.folder}: {error.strerror}"
+            if segment is not None:
+                self._abandon([segment])
+            self._loop.call_later(RETRY_SECONDS, self._rewrite, numbers)
+            return
+        self.shelf.retention.rewritten(numbers, segment.number)
+        self._active = segment
+        self._unsynced.append(segment)
+        self._start_commit()
+
+    def _delete(self) -> None:
+        """Delete what may go, once everything so far is durable: the outcome that freed a segment must stay."""
+        if self._delete_after is None or self._deleting or self._trouble or self._closed:
+            return
+        if self._durable_seq < self._delete_after:
+            self._commit()
+            return
+        self._delete_after = None
+        plan = self.shelf.plan_deletion(self._durable_head)
+        if plan is not None:
+            self._deleting = True
+            self._committer.submit(lambda: self.shelf.delete(plan), lambda error: self._deleted(plan, error))
+
+    def _deleted(self, plan: Deletion | None, error: OSError | None) -> None:
+        self._deleting = False
+        if error is not None:
+            self.last_error = f"{self.shelf.folder}: segments cannot be deleted: {error.strerror}"
+        elif plan is not None:
+            self.shelf.forget(plan)
+        self._delete()
+
+    def _refusal(self, operator: str) -> RecordError:
+        self.refused += 1
+        self.last_error = operator
+        return RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE, operator=operator)
+
+
+def _resolve(futures: Sequence["asyncio.Future[None]"]) -> None:
+    for future in futures:
+        if not future.done():
+            future.set_result(None)

@@ -1,0 +1,305 @@
+"""A disk that is full, fails or hangs: guarded calls are refused, nothing is lost, and it recovers by itself."""
+
+import asyncio
+import errno
+import os
+import resource
+import subprocess
+import time
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+from spooling import FailingFiles, event, open_spool, until
+
+from sidecar.errors import RecordError
+from sidecar.record import parse_leaf
+from sidecar.spool.log import Spool
+from sidecar.spool.reader import SpoolReader
+from sidecar.spool.segment import list_segments
+
+pytestmark = pytest.mark.fault
+
+
+async def committed(spool: Spool, number: int) -> None:
+    seq = spool.append([event(str(number), size=200)])
+    waiting = spool.reach(seq, "committed")
+    assert waiting is not None
+    await waiting
+
+
+def seqs(spool: Spool) -> list[int]:
+    reader, found = SpoolReader(spool), []
+    while (chunk := reader.take(256, 1 << 20)) is not None:
+        found += [parse_leaf(item.leaf).seq for item in chunk.items]
+    return found
+
+
+async def test_a_failed_sync_seals_the_segment_and_the_next_one_holds_everything_again(tmp_path: Path) -> None:
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, commit_interval=60)
+    await committed(spool, 0)
+    spool.append([event("written only")])
+    files.fail["sync"] = errno.EIO
+    with pytest.raises(RecordError) as caught:
+        await committed(spool, 2)
+    assert "could not be made durable" in caught.value.operator
+    with pytest.raises(RecordError):
+        spool.append([event("refused")])
+    await asyncio.sleep(0.4)
+    with pytest.raises(RecordError):
+        spool.append([event("still refused")])
+    files.fail.clear()
+    began = time.monotonic()
+    await until(lambda: not spool._trouble)
+    assert time.monotonic() - began < 1.0
+    await committed(spool, 3)
+    first, second = list_segments(tmp_path / "0").values()
+    assert b"written only" in first.read_bytes()
+    assert b"written only" in second.read_bytes(), "written again, not synced again"
+    assert seqs(spool) == [0, 1, 2, 3]
+    assert spool.failed_syncs >= 2
+    head = spool.head
+    await spool.close()
+    again = open_spool(tmp_path)
+    assert again.recovered.head == head
+    assert again.recovered.records == 4, "copies count once"
+    await again.close()
+
+
+async def test_a_sealed_segment_may_have_lost_what_was_not_synced(tmp_path: Path) -> None:
+    """After a failed fsync the kernel may drop the pages: the start passes over them, for they were written again."""
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, commit_interval=60)
+    await committed(spool, 0)
+    size = (tmp_path / "0" / "00000001.seg").stat().st_size
+    files.fail["sync"] = errno.EIO
+    with pytest.raises(RecordError):
+        await committed(spool, 1)
+    files.fail.clear()
+    await until(lambda: not spool._trouble)
+    await committed(spool, 2)
+    await spool.close()
+    path = tmp_path / "0" / "00000001.seg"
+    data = path.read_bytes()
+    path.write_bytes(data[:size] + bytes(len(data) - size))
+    again = open_spool(tmp_path)
+    assert again.recovered.records == 3
+    assert [one.path.name for one in again.recovered.torn] == ["00000001.seg"]
+    await again.close()
+
+
+async def test_a_sync_failing_for_long_leaves_no_trail_of_segments(tmp_path: Path) -> None:
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files)
+    await committed(spool, 0)
+    files.fail["sync"] = errno.EIO
+    with pytest.raises(RecordError):
+        await committed(spool, 1)
+    await until(lambda: spool.failed_syncs >= 4)
+    assert len(list_segments(tmp_path / "0")) <= 2
+    files.fail.clear()
+    await until(lambda: not spool._trouble)
+    await committed(spool, 2)
+    assert seqs(spool) == [0, 1, 2]
+    await spool.close()
+
+
+@pytest.mark.parametrize("operation", ["write", "create"])
+@pytest.mark.parametrize("code", [errno.ENOSPC, errno.EIO, errno.EDQUOT, errno.EROFS])
+async def test_a_failing_operation_refuses_and_recovers(tmp_path: Path, operation: str, code: int) -> None:
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, segment_bytes=2048, max_bytes=1 << 20)
+    count = 0
+    for _ in range(3):
+        files.fail[operation] = code
+        refused = 0
+        for _ in range(10):
+            try:
+                spool.append([event(str(count), size=300)])
+                count += 1
+            except RecordError as error:
+                refused += 1
+                assert error.reason == "record_unavailable"
+                assert str(tmp_path) in error.operator
+                assert str(tmp_path) not in error.message
+        assert refused
+        files.fail.clear()
+        spool.append([event(str(count), size=300)])
+        count += 1
+    await committed(spool, count)
+    assert seqs(spool) == list(range(count + 1))
+    await spool.close()
+    again = open_spool(tmp_path, segment_bytes=2048, max_bytes=1 << 20)
+    assert again.recovered.records == count + 1
+    await again.close()
+
+
+async def test_a_write_cut_short_at_every_byte_leaves_whole_frames_only(tmp_path: Path) -> None:
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files)
+    await committed(spool, 0)
+    path = tmp_path / "0" / "00000001.seg"
+    before = path.stat().st_size
+    spool.append([event("cut", size=400)])
+    frame = path.stat().st_size - before
+    for room in range(0, frame, 7):
+        files.room = room
+        with pytest.raises(RecordError):
+            spool.append([event("cut", size=400)])
+        files.room = None
+        spool.append([event("whole")])
+    await committed(spool, 1)
+    count = spool.head.seq + 1 if spool.head else 0
+    assert seqs(spool) == list(range(count))
+    await spool.close()
+    again = open_spool(tmp_path)
+    assert again.recovered.records == count
+    assert again.recovered.torn == []
+    await again.close()
+
+
+async def test_what_cannot_be_cut_off_is_given_up_and_written_again(tmp_path: Path) -> None:
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, commit_interval=60)
+    await committed(spool, 0)
+    spool.append([event("one")])
+    files.room = 100
+    files.fail["truncate"] = errno.EIO
+    with pytest.raises(RecordError):
+        spool.append([event("two", size=300)])
+    files.fail.clear()
+    files.room = None
+    await until(lambda: not spool._trouble)
+    await committed(spool, 2)
+    assert seqs(spool) == [0, 1, 2]
+    await spool.close()
+    again = open_spool(tmp_path)
+    assert again.recovered.records == 3
+    await again.close()
+
+
+async def test_a_disk_that_hangs_is_refused_once_too_much_is_unsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    import threading
+
+    gate = threading.Event()
+
+    class Hanging(FailingFiles):
+        def sync(self, fd: int) -> None:
+            gate.wait()
+            super().sync(fd)
+
+    monkeypatch.setattr("sidecar.spool.log.MAX_UNSYNCED", 100_000)
+    spool = open_spool(tmp_path, files=Hanging())
+    with pytest.raises(RecordError, match="cannot be recorded"):
+        for _ in range(1000):
+            spool.append([event(size=1000)])
+            await asyncio.sleep(0)
+    gate.set()
+    await until(lambda: spool._pending_bytes == 0)
+    spool.append([event()])
+    await spool.close()
+
+
+@pytest.fixture
+def small_disk(tmp_path: Path) -> Iterator[Path]:
+    """A tmpfs of 1 MiB, where that may be mounted."""
+    folder = tmp_path / "disk"
+    folder.mkdir()
+    if os.geteuid() != 0:
+        pytest.skip("mounting a small tmpfs needs root: run the tests with sudo or in a container")
+    done = subprocess.run(["mount", "-t", "tmpfs", "-o", "size=1m", "tmpfs", folder], check=False, capture_output=True)
+    if done.returncode:
+        pytest.skip(f"no tmpfs here: {done.stderr.decode().strip()}")
+    yield folder
+    subprocess.run(["umount", "-l", folder], check=True)
+
+
+async def test_a_full_disk_refuses_at_once_and_recovers_within_a_second_of_space(small_disk: Path) -> None:
+    spool = open_spool(small_disk, segment_bytes=256 * 1024, max_bytes=64 << 20)
+    await committed(spool, 0)
+    ballast = small_disk / "ballast"
+    ballast.write_bytes(bytes(600 * 1024))
+    count = 1
+    slowest = 0.0
+    with pytest.raises(RecordError) as caught:
+        while True:
+            began = time.monotonic()
+            try:
+                spool.append([event(str(count), size=3000)])
+            finally:
+                slowest = max(slowest, time.monotonic() - began)
+            count += 1
+            await asyncio.sleep(0)
+    assert slowest < 0.05
+    assert "No space left" in caught.value.operator
+    ballast.unlink()
+    began = time.monotonic()
+    spool.append([event("again")])
+    assert time.monotonic() - began < 1.0
+    await committed(spool, count)
+    assert seqs(spool) == list(range(count + 2))
+    await spool.close()
+    again = open_spool(small_disk)
+    assert again.recovered.records == count + 2
+    await again.close()
+
+
+async def test_a_disk_filled_by_the_spool_itself_is_freed_by_receipts(small_disk: Path) -> None:
+    """The state must be written on a full disk, or nothing could ever be deleted."""
+    spool = open_spool(small_disk, segment_bytes=8 << 20, max_bytes=64 << 20)
+    for _ in range(3):
+        with pytest.raises(RecordError):
+            while True:
+                spool.append([event(size=3000)])
+                await asyncio.sleep(0)
+        await until(lambda: spool.head is not None and spool._durable_seq == spool.head.seq + 1)
+        assert spool.head is not None
+        spool.acknowledge(spool.epoch.id, 0, spool.head.seq + 1)
+        await until(lambda: not list_segments(small_disk / "0"))
+        spool.append([event("room again")])
+    head = spool.head
+    await spool.close()
+    again = open_spool(small_disk)
+    assert again.recovered.head == head
+    await again.close()
+
+
+def test_a_file_size_limit_is_a_full_disk(tmp_path: Path) -> None:
+    script = """
+import asyncio, resource, sys
+from pathlib import Path
+from spooling import event, open_spool
+from sidecar.errors import RecordError
+
+async def main():
+    spool = open_spool(Path(sys.argv[1]))
+    resource.setrlimit(resource.RLIMIT_FSIZE, (50_000, resource.getrlimit(resource.RLIMIT_FSIZE)[1]))
+    refused = written = 0
+    for number in range(200):
+        try:
+            spool.append([event(str(number), size=700)])
+            written += 1
+        except RecordError as error:
+            refused += 1
+            assert "File too large" in error.operator, error.operator
+    assert refused, "the limit was met"
+    await spool.close()
+    print(written)
+
+asyncio.run(main())
+"""
+    assert resource.getrlimit(resource.RLIMIT_FSIZE)[0] == resource.RLIM_INFINITY
+    root = Path(__file__).parents[2]
+    done = subprocess.run(
+        [os.sys.executable, "-c", script, tmp_path], check=True, capture_output=True, text=True,
+        env={"PYTHONPATH": f"{root}:{root / 'tests'}", "PATH": "/usr/bin:/bin"},
+    )  # fmt: skip
+
+    async def recovered() -> int:
+        spool = open_spool(tmp_path)
+        assert spool.recovered.torn == []
+        await spool.close()
+        return spool.recovered.records
+
+    assert asyncio.run(recovered()) == int(done.stdout)
