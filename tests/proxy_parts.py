@@ -5,8 +5,11 @@ import datetime
 import socket
 import struct
 import time
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
 
+import grpc
 from cryptography import x509
 from cryptography.hazmat.primitives import hashes
 from cryptography.hazmat.primitives.asymmetric import ec
@@ -14,7 +17,11 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from sidecar.enforcement.call import Call, Final, Reply
-from sidecar.errors import Code, ForwardError
+from sidecar.enforcement.intercept import PROXY, ProxyHandler
+from sidecar.enforcement.listen import Listen, Listener
+from sidecar.enforcement.transport import Limits
+from sidecar.enforcement.upstream import GrpcUpstream
+from sidecar.errors import ForwardError
 
 CALL_ID = ("x-customhouse-call-id", "0197-test")
 
@@ -189,4 +196,179 @@ class Authority:
         return cert_path, key_path
 
 
-REFUSED = Final(code=Code.PERMISSION_DENIED, message="refused")
+# -- an upstream and everything around it ---------------------------------------------------------------------------
+
+RICH = b"\x08\x09\x12\x04nope\x1a\x09\x0a\x07x/t.Odd"
+"""google.rpc.Status{code: 9, message: "nope", details: [Any{type_url: "x/t.Odd"}]}"""
+
+
+class Service(grpc.GenericRpcHandler):
+    """The guarded service: bytes in, bytes out; what a method does is in its name. Notes what it sees."""
+
+    def __init__(self):
+        self.seen: list[tuple] = []
+        self.sent = 0
+
+    def service(self, details):
+        handler = getattr(self, "on_" + details.method.rpartition("/")[2].lower(), None)
+        if handler is None or "Proxy" in details.method:
+            return None
+        if handler.__name__ in ("on_echo", "on_fail", "on_slow", "on_meta", "on_large", "on_cancel", "on_abort"):
+            return grpc.unary_unary_rpc_method_handler(handler)
+        return grpc.stream_stream_rpc_method_handler(handler)
+
+    async def on_echo(self, request, context):
+        self.seen.append(("echo", request))
+        return request
+
+    async def on_meta(self, request, context):
+        await context.send_initial_metadata((("x-up", "1"), ("x-up-bin", b"\x00\xff"), ("x-customhouse-call-id", "forged")))
+        context.set_trailing_metadata((("x-end", "2"), ("x-end-bin", b"\xfe\x00"), ("x-customhouse-person", "forged")))
+        self.seen.append(("meta", tuple(map(tuple, context.invocation_metadata())), context.time_remaining()))
+        return b"ok"
+
+    async def on_fail(self, request, context):
+        await context.send_initial_metadata((("x-up", "1"),))
+        context.set_trailing_metadata((("grpc-status-details-bin", RICH), ("x-end", "2")))
+        context.set_code(list(grpc.StatusCode)[int(request)])
+        context.set_details("nöpe, 100%\n")
+        return b""
+
+    async def on_abort(self, request, context):
+        await context.abort(grpc.StatusCode.UNAVAILABLE, "mine", (("x-end", "2"),))
+
+    async def on_cancel(self, request, context):
+        await context.abort(grpc.StatusCode.CANCELLED, "by the service")
+
+    async def on_large(self, request, context):
+        return bytes(int(request))
+
+    async def on_slow(self, request, context):
+        self.seen.append(("slow", context.time_remaining()))
+        try:
+            await asyncio.sleep(30)
+        except asyncio.CancelledError:
+            self.seen.append(("slow cancelled",))
+            raise
+
+    async def on_bidi(self, requests, context):
+        async for request in requests:
+            await context.write(request)
+        self.seen.append(("bidi closed",))
+
+    async def on_upload(self, requests, context):
+        """A client stream: answers only at a clean end."""
+        count = 0
+        try:
+            async for _ in requests:
+                count += 1
+            for _ in range(20):  # see `intercept._Requests`: here too a cancellation first looks like an end
+                await asyncio.sleep(0.001)
+        except asyncio.CancelledError:
+            self.seen.append(("upload cancelled", count))
+            raise
+        self.seen.append(("upload complete", count))
+        await context.write(str(count).encode())
+
+    async def on_count(self, requests, context):
+        """A server stream: n messages, then status code c. Request "n c"."""
+        request = await anext(requests)
+        number, code = map(int, request.split())
+        for n in range(number):
+            await context.write(b"%d" % n)
+        context.set_trailing_metadata((("x-end", "2"),))
+        if code:
+            context.set_code(list(grpc.StatusCode)[code])
+            context.set_details("after some")
+
+    async def on_first(self, requests, context):
+        """Headers at once, a message only when asked for."""
+        await context.send_initial_metadata((("x-up", "1"),))
+        async for request in requests:
+            await context.write(request)
+
+    async def on_early(self, requests, context):
+        """Ends with an error after one message, whatever else is being sent."""
+        await anext(requests)
+        context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
+        context.set_details("early")
+
+    async def on_flood(self, requests, context):
+        try:
+            while True:
+                await context.write(bytes(64 << 10))
+                self.sent += 1
+        except asyncio.CancelledError:
+            self.seen.append(("flood cancelled",))
+            raise
+
+    async def on_sink(self, requests, context):
+        """Reads nothing until told by the end of the test."""
+        await asyncio.sleep(30)
+
+
+UNARY = frozenset(f"/t.S/{name}" for name in ("Echo", "Meta", "Fail", "Slow", "Large", "Cancel", "Abort", "Nothing"))
+
+
+@dataclass
+class Running:
+    service: Service
+    point: PassThrough
+    listener: Listener
+    upstream: GrpcUpstream
+    server: grpc.aio.Server
+    upstream_address: str
+    log: Remembering
+    channel: grpc.aio.Channel
+
+    def unary(self, name, request=b"", **options):
+        return self.channel.unary_unary(f"/t.S/{name}")(request, **options)
+
+    def stream(self, name, **options):
+        return self.channel.stream_stream(f"/t.S/{name}")(**options)
+
+
+@asynccontextmanager
+async def running(*, limits=Limits(), listen=None, credentials=None, options=(), unary=UNARY, clock=time.time):
+    """Client, proxy and upstream in this loop."""
+    service, log = Service(), Remembering()
+    roomy = [("grpc.max_receive_message_length", -1), ("grpc.so_reuseport", 0), ("grpc.max_metadata_size", 1 << 16)]
+    server = grpc.aio.server(handlers=[service], options=roomy)
+    address = f"127.0.0.1:{server.add_insecure_port('127.0.0.1:0')}"
+    await server.start()
+    upstream = GrpcUpstream(address, None, limits)
+    point = PassThrough(upstream, unary)
+    listen = listen or Listen(address="127.0.0.1:0", plaintext=True)
+    listener = Listener(listen, [ProxyHandler(point, PROXY, listen.peers(clock), log)], limits, log)
+    await listener.start()
+    options = [("grpc.max_receive_message_length", -1), *options]
+    if credentials is None:
+        channel = grpc.aio.insecure_channel(listener.address, options=options)
+    else:
+        channel = grpc.aio.secure_channel(listener.address, credentials, options=options)
+    try:
+        yield Running(service, point, listener, upstream, server, address, log, channel)
+    finally:
+        await channel.close()
+        await listener.stop(0.5)
+        await upstream.close()
+        await server.stop(0)
+
+
+async def until(condition, seconds=5.0):
+    """Wait until something has happened; fails when it does not."""
+    end = time.monotonic() + seconds
+    while not condition():
+        assert time.monotonic() < end, "it did not happen"
+        await asyncio.sleep(0.01)
+
+
+async def collect(call):
+    """All messages of a stream, and the status it ended with."""
+    messages = []
+    try:
+        while (message_ := await call.read()) is not grpc.aio.EOF:
+            messages.append(message_)
+    except grpc.aio.AioRpcError:
+        pass
+    return messages, await call.code()

@@ -1,5 +1,6 @@
 """What the tests of spool, recorder and delivery share: a slot on disk, a clock, a disk that fails on demand."""
 
+import asyncio
 import errno
 from collections.abc import Callable
 from dataclasses import dataclass, field
@@ -11,7 +12,16 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.periods import PeriodKey
-from sidecar.record import EventBody, MessageCounts, OutcomeBody, PolicyRef, Released, ReleasedByClass, Trace, encode_body
+from sidecar.record import (
+    EventBody,
+    MessageCounts,
+    OutcomeBody,
+    PolicyRef,
+    Released,
+    ReleasedByClass,
+    Trace,
+    encode_body,
+)
 from sidecar.spool.files import PosixFiles
 from sidecar.spool.log import Spool
 from sidecar.spool.slot import Draft, SpoolOptions
@@ -184,8 +194,6 @@ class Notes:
 
 async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
     """Wait until `condition` holds."""
-    import asyncio
-
     async with asyncio.timeout(seconds):
         while not condition():
             await asyncio.sleep(0.002)

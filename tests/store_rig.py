@@ -220,13 +220,20 @@ class StoreProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.client_names: dict[str, tuple[bytes, bytes]] = {}
 
+    def __enter__(self) -> "StoreProcess":
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        if self.process is not None and self.process.poll() is None:
+            self.kill()
+
     def register(self, producer: Producer) -> str:
         identity = f"spiffe://test/{producer.name}"
         add_producer(self.folder / "producers.jsonl", name=producer.name, public_key=producer.key.public_key(),
                      identity=identity, now=CLOCK)  # fmt: skip
         return identity
 
-    def start(self, *, wait: float = 10.0) -> float:
+    def start(self, *, wait: float = 40.0) -> float:
         """Start and wait until it accepts; return how long that took."""
         began = time.monotonic()
         with (self.folder / "log.jsonl").open("ab") as log:

@@ -108,7 +108,8 @@ pub fn why_refused(name: &str) -> String {
 }
 
 pub fn is_known_root(name: &str) -> bool {
-    ALLOWED.iter().any(|b| b.name.split('.').next() == Some(name)) || matches!(name, "print" | "walk" | "trace" | "crypto" | "io" | "graphql" | "rego" | "providers")
+    ALLOWED.iter().any(|b| b.name.split('.').next() == Some(name))
+        || matches!(name, "print" | "walk" | "trace" | "crypto" | "io" | "graphql" | "rego" | "providers")
 }
 
 pub fn find(name: &str) -> Option<&'static Builtin> {
@@ -147,7 +148,8 @@ pub fn check_arguments(name: &str, params: &[ExprRef]) -> Result<(), String> {
             let Some(format) = text(format) else {
                 return Err("its format must be a string literal".to_string());
             };
-            let verbs = patterns::format_verbs(format).map_err(|verb| format!("{verb} prints some values differently in the two engines: use %v"))?;
+            let verbs = patterns::format_verbs(format)
+                .map_err(|verb| format!("{verb} prints some values differently in the two engines: use %v"))?;
             match values.as_ref() {
                 Expr::Array { items, .. } if items.len() == verbs => Ok(()),
                 Expr::Array { items, .. } => Err(format!("the format takes {verbs} values, {} are given", items.len())),

@@ -12,7 +12,8 @@ use serde::de::{DeserializeSeed, Deserializer, Error, MapAccess, SeqAccess, Visi
 
 pub const MAX_DEPTH: usize = 64;
 const DEEP: &str = "nested deeper than 64 levels";
-const NO_FLOAT: &str = "a number that is not an integer of 64 bits: write it as an integer in a smaller unit, or as text";
+const NO_FLOAT: &str =
+    "a number that is not an integer of 64 bits: write it as an integer in a smaller unit, or as text";
 
 /// Read one JSON document.
 pub fn from_json(bytes: &[u8]) -> Result<Value, String> {
@@ -133,7 +134,9 @@ pub fn from_python(object: &Bound<'_, PyAny>, depth: usize) -> PyResult<Value> {
         return tuple.iter().map(|item| from_python(&item, depth + 1)).collect::<PyResult<Vec<_>>>().map(Value::from);
     }
     let name = object.get_type().name().map_or_else(|_| "?".to_string(), |n| n.to_string());
-    Err(PyTypeError::new_err(format!("{name} in the input: only None, bool, int, str, list, tuple and dict are accepted")))
+    Err(PyTypeError::new_err(format!(
+        "{name} in the input: only None, bool, int, str, list, tuple and dict are accepted"
+    )))
 }
 
 /// Why a result cannot leave the engine: it holds what JSON or the other engine would change.

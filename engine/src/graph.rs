@@ -36,7 +36,8 @@ impl Graph {
         }
         for path in rest {
             if self.reaches(path) {
-                let message = format!("data.{} reads itself, directly or through others: break the cycle", path.join("."));
+                let message =
+                    format!("data.{} reads itself, directly or through others: break the cycle", path.join("."));
                 problems.push(Problem::at(&model.rules[path].span, "recursion", message));
             }
         }

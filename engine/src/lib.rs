@@ -8,7 +8,7 @@ use std::time::{Duration, Instant};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::{PyBytes, PyDict, PyList};
+use pyo3::types::PyBytes;
 use regorus::utils::limits::set_fallback_execution_timer_config;
 use regorus::{LimitError, Value};
 
@@ -25,11 +25,23 @@ mod problem;
 mod refuse;
 mod scan;
 
-create_exception!(_engine, EngineError, PyException);
-create_exception!(_engine, LoadError, EngineError);
-create_exception!(_engine, EvaluationError, EngineError);
-create_exception!(_engine, DeadlineExceeded, EvaluationError);
-create_exception!(_engine, Undefined, EvaluationError);
+use problem::Problem;
+
+create_exception!(_engine, EngineError, PyException, "The engine did not do what was asked.");
+create_exception!(_engine, LoadError, EngineError, "The bundle must not run here; `problems` lists why and where.");
+create_exception!(
+    _engine,
+    EvaluationError,
+    EngineError,
+    "No answer: rules in conflict, a failed built-in, an answer that is no JSON."
+);
+create_exception!(
+    _engine,
+    DeadlineExceeded,
+    EvaluationError,
+    "No answer in time. The next evaluation is not affected."
+);
+create_exception!(_engine, Undefined, EvaluationError, "The entrypoint has no value for this input.");
 
 thread_local! {
     /// Set while a panic is caught and reported as an error: it needs no second report on stderr.
@@ -42,6 +54,9 @@ fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
     QUIET.set(false);
     outcome
 }
+
+/// Package, name, passed, error, microseconds.
+type TestResult = (String, String, bool, Option<String>, u64);
 
 enum Failure {
     Late,
@@ -59,6 +74,11 @@ impl From<Failure> for PyErr {
     }
 }
 
+/// Policies and data, compiled and immutable. Every method may be called from several threads at once.
+///
+/// modules: (name, source) pairs; data: a JSON object; entrypoint: a rule with one value;
+/// nullable: the leaves of the input that may be null, as `input.a.b`, with `*` for any key or index.
+/// Raises LoadError with every problem found, ValueError for a deadline that is no positive number.
 #[pyclass(frozen, module = "sidecar.decision._engine")]
 struct Engine {
     loaded: load::Loaded,
@@ -77,7 +97,7 @@ impl Engine {
             engine.set_input(input);
             engine.eval_rule(rule.to_string())
         });
-        // An answer after the deadline is none, even if no clock check fell into the delay.
+        // An answer after the deadline is none, even if no look at the clock fell into the delay.
         if start.elapsed() > limit {
             return Err(Failure::Late);
         }
@@ -88,19 +108,9 @@ impl Engine {
                 None => Ok(value),
             },
             Some(Err(error)) if error.downcast_ref::<LimitError>().is_some() => Err(Failure::Late),
-            Some(Err(error)) => Err(Failure::Wrong(brief(&error))),
+            Some(Err(error)) => Err(Failure::Wrong(Problem::in_one_line(&error))),
             None => Err(Failure::Wrong("the engine failed on this input".to_string())),
         }
-    }
-}
-
-/// An error of the engine in one line: `file:line:column: text`.
-fn brief(error: &anyhow::Error) -> String {
-    let found = problem::Problem::from_engine("", error);
-    let text = error.to_string();
-    match text.lines().find_map(|line| line.strip_prefix("--> ")) {
-        Some(place) => format!("{place}: {}", found.message),
-        None => found.message,
     }
 }
 
@@ -115,27 +125,40 @@ fn seconds(value: f64) -> PyResult<Duration> {
 impl Engine {
     #[new]
     #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new()))]
-    fn new(py: Python<'_>, modules: Vec<(String, String)>, data: &[u8], entrypoint: &str, deadline_seconds: f64, nullable: Vec<String>) -> PyResult<Self> {
+    fn new(
+        py: Python<'_>,
+        modules: Vec<(String, String)>,
+        data: &[u8],
+        entrypoint: &str,
+        deadline_seconds: f64,
+        nullable: Vec<String>,
+    ) -> PyResult<Self> {
         let deadline = seconds(deadline_seconds)?;
         let loaded = py.detach(|| caught(|| load::load(&modules, data, entrypoint, &nullable)));
-        let loaded = loaded.unwrap_or_else(|| Err(vec![problem::Problem::file("bundle", 0, 0, "engine", "the engine failed on this bundle")]));
         match loaded {
-            Ok(loaded) => Ok(Self { loaded, entrypoint: entrypoint.to_string(), deadline }),
-            Err(problems) => Err(load_error(py, &problems)?),
+            Some(Ok(loaded)) => Ok(Self { loaded, entrypoint: entrypoint.to_string(), deadline }),
+            Some(Err(problems)) => Err(problem::load_error(py, &problems)?),
+            None => Err(problem::load_error(
+                py,
+                &[Problem::file("bundle", 0, 0, "engine", "the engine failed on this bundle")],
+            )?),
         }
     }
 
-    /// The value of the entrypoint for an input given as Python values.
-    fn evaluate<'py>(&self, py: Python<'py>, input: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
-        let input = convert::from_python(input, 0)?;
+    /// The value of the entrypoint; sets become sorted lists.
+    ///
+    /// The document is made of None, bool, int, str, list, tuple and dict with text keys. Raises
+    /// TypeError for other types, ValueError beyond 64 bits or 64 levels, and EvaluationError.
+    fn evaluate<'py>(&self, py: Python<'py>, document: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
+        let input = convert::from_python(document, 0)?;
         let value = py.detach(|| self.run(&self.entrypoint, input, self.deadline))?;
         convert::to_python(py, &value)
     }
 
-    /// The same from and to JSON: what is decided is, byte for byte, what can be recorded.
-    fn evaluate_json<'py>(&self, py: Python<'py>, input: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
+    /// The same from JSON to JSON: what is decided is, byte for byte, what can be recorded.
+    fn evaluate_json<'py>(&self, py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let answer = py.detach(|| -> Result<_, PyErr> {
-            let input = convert::from_json(input).map_err(PyValueError::new_err)?;
+            let input = convert::from_json(document).map_err(PyValueError::new_err)?;
             let value = self.run(&self.entrypoint, input, self.deadline)?;
             serde_json::to_vec(&value).map_err(|e| EvaluationError::new_err(e.to_string()))
         })?;
@@ -143,8 +166,10 @@ impl Engine {
     }
 
     /// Run every `test_…` rule of the packages that start with `prefix`.
+    ///
+    /// Returns (package, name, passed, error, microseconds); a test passes when it is true.
     #[pyo3(signature = (prefix = "", deadline_seconds = 1.0))]
-    fn run_tests(&self, py: Python<'_>, prefix: &str, deadline_seconds: f64) -> PyResult<Vec<(String, String, bool, Option<String>, u64)>> {
+    fn run_tests(&self, py: Python<'_>, prefix: &str, deadline_seconds: f64) -> PyResult<Vec<TestResult>> {
         let limit = seconds(deadline_seconds)?;
         let mut results = Vec::new();
         for (package, name) in &self.loaded.tests {
@@ -160,27 +185,16 @@ impl Engine {
                 Err(Failure::Late) => (false, Some("took longer than the deadline".to_string())),
                 Err(Failure::Wrong(text)) => (false, Some(text)),
             };
-            results.push((package, name.clone(), passed, error, u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX)));
+            results.push((
+                package,
+                name.clone(),
+                passed,
+                error,
+                u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
+            ));
         }
         Ok(results)
     }
-}
-
-fn load_error(py: Python<'_>, problems: &[problem::Problem]) -> PyResult<PyErr> {
-    let text: Vec<String> = problems.iter().map(problem::Problem::text).collect();
-    let error = LoadError::new_err(text.join("\n"));
-    let list = PyList::empty(py);
-    for problem in problems {
-        let entry = PyDict::new(py);
-        entry.set_item("file", &problem.file)?;
-        entry.set_item("line", problem.line)?;
-        entry.set_item("column", problem.column)?;
-        entry.set_item("code", problem.code)?;
-        entry.set_item("message", &problem.message)?;
-        list.append(entry)?;
-    }
-    error.value(py).setattr("problems", list)?;
-    Ok(error)
 }
 
 #[pymodule]

@@ -27,7 +27,12 @@ pub fn timer(limit: Duration) -> ExecutionTimerConfig {
     ExecutionTimerConfig { limit, check_interval: CHECK_INTERVAL }
 }
 
-pub fn load(modules: &[(String, String)], data: &[u8], entrypoint: &str, nullable: &[String]) -> Result<Loaded, Vec<Problem>> {
+pub fn load(
+    modules: &[(String, String)],
+    data: &[u8],
+    entrypoint: &str,
+    nullable: &[String],
+) -> Result<Loaded, Vec<Problem>> {
     let whole = |file: &str, code, message: String| vec![Problem::file(file, 0, 0, code, message)];
     let document = from_json(data).map_err(|message| whole("data", "data", message))?;
     if !matches!(document, Value::Object(_)) {
@@ -90,7 +95,15 @@ fn tests(model: &crate::model::Model) -> Vec<(Path, String)> {
 fn leaf_path(leaf: &str) -> Result<Path, Problem> {
     let parts: Path = leaf.split('.').map(str::to_string).collect();
     match parts.split_first() {
-        Some((root, rest)) if root == "input" && !rest.is_empty() && rest.iter().all(|p| !p.is_empty()) => Ok(rest.to_vec()),
-        _ => Err(Problem::file("nullable", 0, 0, "nullable", format!("`{leaf}`: a leaf is written `input.a.b`, with `*` for any key"))),
+        Some((root, rest)) if root == "input" && !rest.is_empty() && rest.iter().all(|p| !p.is_empty()) => {
+            Ok(rest.to_vec())
+        }
+        _ => Err(Problem::file(
+            "nullable",
+            0,
+            0,
+            "nullable",
+            format!("`{leaf}`: a leaf is written `input.a.b`, with `*` for any key"),
+        )),
     }
 }

@@ -47,7 +47,9 @@ impl Step<'_> {
         match self {
             Self::Field(name) => Some(name),
             Self::Index(expr) => match expr.as_ref() {
-                Expr::String { value: Value::String(s), .. } | Expr::RawString { value: Value::String(s), .. } => Some(s),
+                Expr::String { value: Value::String(s), .. } | Expr::RawString { value: Value::String(s), .. } => {
+                    Some(s)
+                }
                 _ => None,
             },
         }
@@ -58,8 +60,14 @@ impl Step<'_> {
 pub enum Place {
     Local,
     Input,
-    Rule { path: Path, used: usize },
-    Base { path: Path, used: usize },
+    Rule {
+        path: Path,
+        used: usize,
+    },
+    Base {
+        path: Path,
+        used: usize,
+    },
     /// A package, or a part of `data` that holds one: half rules, half data.
     Package,
     Missing(String),
@@ -117,7 +125,11 @@ impl Model {
                 package.remove(0);
             }
             if module.target.is_some() {
-                problems.push(whole(&module.package.span.source, "target", "`__target__` is unknown to OPA: remove it"));
+                problems.push(whole(
+                    &module.package.span.source,
+                    "target",
+                    "`__target__` is unknown to OPA: remove it",
+                ));
             }
             model.packages.push(package);
         }
@@ -142,15 +154,21 @@ impl Model {
                 Some("future") => {}
                 Some("rego") if path.len() == 2 && path[1] == "v1" => {}
                 Some("data") if path.len() > 1 => {
-                    let alias = import.r#as.as_ref().map_or_else(|| path[path.len() - 1].clone(), |s| s.text().to_string());
+                    let alias =
+                        import.r#as.as_ref().map_or_else(|| path[path.len() - 1].clone(), |s| s.text().to_string());
                     if is_builtin_root(&alias) {
-                        refuse("shadows_builtin", "the alias hides built-in functions of the same name: import it `as` another");
+                        refuse(
+                            "shadows_builtin",
+                            "the alias hides built-in functions of the same name: import it `as` another",
+                        );
                     }
                     if aliases.insert(alias, path[1..].to_vec()).is_some() {
                         refuse("import_twice", "two imports have one name: import one of them `as` another");
                     }
                 }
-                Some("input") => refuse("import_input", "imports of `input` hide which leaf is read: write the path in full"),
+                Some("input") => {
+                    refuse("import_input", "imports of `input` hide which leaf is read: write the path in full")
+                }
                 _ => refuse("import_unknown", "only `data.…`, `rego.v1` and `future.keywords` can be imported"),
             }
         }
@@ -178,8 +196,11 @@ impl Model {
             };
             let (root, steps) = flatten(refr);
             let Expr::Var { span, .. } = root else { continue };
-            if steps.len() > usize::from(kind == Kind::Object) || (kind == Kind::Object && matches!(steps[0], Step::Field(_))) {
-                let message = "a rule is named by one word (or `word[key] := value`): make packages instead of dotted rule names";
+            if steps.len() > usize::from(kind == Kind::Object)
+                || (kind == Kind::Object && matches!(steps[0], Step::Field(_)))
+            {
+                let message =
+                    "a rule is named by one word (or `word[key] := value`): make packages instead of dotted rule names";
                 problems.push(Problem::at(refr.span(), "rule_name", message));
                 continue;
             }
@@ -190,11 +211,22 @@ impl Model {
     }
 
     #[allow(clippy::too_many_arguments)]
-    fn add(&mut self, path: Path, kind: Kind, default: Option<ExprRef>, module: usize, rule: &Ref<Rule>, span: &Span, problems: &mut Vec<Problem>) {
+    fn add(
+        &mut self,
+        path: Path,
+        kind: Kind,
+        default: Option<ExprRef>,
+        module: usize,
+        rule: &Ref<Rule>,
+        span: &Span,
+        problems: &mut Vec<Problem>,
+    ) {
         let name = path.last().cloned().unwrap_or_default();
-        let entry = self.rules.entry(path).or_insert_with(|| Entry { kind, defs: vec![], default: None, span: span.clone() });
+        let entry =
+            self.rules.entry(path).or_insert_with(|| Entry { kind, defs: vec![], default: None, span: span.clone() });
         if entry.kind != kind {
-            let message = format!("`{name}` is also defined as another kind of rule, at line {}: rename one", entry.span.line);
+            let message =
+                format!("`{name}` is also defined as another kind of rule, at line {}: rename one", entry.span.line);
             problems.push(Problem::at(span, "rule_kind", message));
         }
         if let Some(value) = default {
@@ -211,7 +243,11 @@ impl Model {
         for (path, entry) in &self.rules {
             let name = path.last().map_or("", String::as_str);
             if is_builtin_root(name) {
-                problems.push(Problem::at(&entry.span, "shadows_builtin", format!("`{name}` hides a built-in function: rename the rule")));
+                problems.push(Problem::at(
+                    &entry.span,
+                    "shadows_builtin",
+                    format!("`{name}` hides a built-in function: rename the rule"),
+                ));
             }
             if matches!(name, "input" | "data" | "_") {
                 problems.push(Problem::at(&entry.span, "rule_name", format!("`{name}` cannot name a rule: rename it")));
@@ -222,7 +258,8 @@ impl Model {
             }
             for (module, _) in &entry.defs {
                 if self.imports[*module].contains_key(name) {
-                    let message = format!("`{name}` is also the name of an import: rename the rule or import it `as` another");
+                    let message =
+                        format!("`{name}` is also the name of an import: rename the rule or import it `as` another");
                     problems.push(Problem::at(&entry.span, "shadows_import", message));
                 }
             }
@@ -240,7 +277,10 @@ impl Model {
                     break;
                 }
                 if last || !matches!(value, Value::Object(_)) {
-                    let message = format!("the data document has a value at data.{}: move the data or rename the rule", path[..=depth].join("."));
+                    let message = format!(
+                        "the data document has a value at data.{}: move the data or rename the rule",
+                        path[..=depth].join(".")
+                    );
                     problems.push(Problem::at(&entry.span, "data_conflict", message));
                     break;
                 }
@@ -263,7 +303,11 @@ impl Model {
                 }
                 match self.imports[module].get(name) {
                     Some(target) => (target.iter().cloned().chain(fixed).collect(), target.len()),
-                    None => return Place::Missing(format!("`{name}` is not defined here: declare it with `:=`, `some … in` or as a parameter")),
+                    None => {
+                        return Place::Missing(format!(
+                            "`{name}` is not defined here: declare it with `:=`, `some … in` or as a parameter"
+                        ))
+                    }
                 }
             }
         };
@@ -278,7 +322,10 @@ impl Model {
         if let Some(package) = self.packages.iter().filter(|p| path.starts_with(p)).max_by_key(|p| p.len()) {
             let member = &path[..=package.len()];
             if matches!(self.base(member), Value::Undefined) {
-                return Place::Missing(format!("data.{} is neither a rule nor in the data document: correct the name", member.join(".")));
+                return Place::Missing(format!(
+                    "data.{} is neither a rule nor in the data document: correct the name",
+                    member.join(".")
+                ));
             }
         }
         let used = path.len().saturating_sub(skip);

@@ -19,7 +19,11 @@ pub fn regex_differs(pattern: &str) -> Option<String> {
                     rest = &rest[1..];
                     true
                 }
-                Some(e) => return Some(format!("`\\{e}`, which means other characters in OPA: write a class such as [0-9A-Za-z_]")),
+                Some(e) => {
+                    return Some(format!(
+                        "`\\{e}`, which means other characters in OPA: write a class such as [0-9A-Za-z_]"
+                    ))
+                }
                 None => return Some("a backslash at its end".to_string()),
             },
             '[' => match class(rest) {
@@ -63,15 +67,15 @@ fn class(text: &str) -> Result<&str, String> {
     let end = body.find(']').ok_or_else(|| "a class without its `]`".to_string())?;
     let inside = &body[..end];
     let plain = |c: char| c.is_ascii_alphanumeric() || " _.:@/,;=!#%'\"<>()*+?{}|$".contains(c);
-    let bytes: Vec<char> = inside.chars().collect();
+    let chars: Vec<char> = inside.chars().collect();
     let mut index = 0;
-    while index < bytes.len() {
-        let range = bytes.get(index + 1) == Some(&'-') && index + 2 < bytes.len();
+    while index < chars.len() {
+        let range = chars.get(index + 1) == Some(&'-') && index + 2 < chars.len();
         // A hyphen stands for itself only at the end.
-        if !plain(bytes[index]) && !(bytes[index] == '-' && index + 1 == bytes.len()) {
-            return Err(format!("`{}` in a class", bytes[index]));
+        if !(plain(chars[index]) || (chars[index] == '-' && index + 1 == chars.len())) {
+            return Err(format!("`{}` in a class", chars[index]));
         }
-        if range && !(bytes[index].is_ascii_alphanumeric() && bytes[index + 2].is_ascii_alphanumeric()) {
+        if range && !(chars[index].is_ascii_alphanumeric() && chars[index + 2].is_ascii_alphanumeric()) {
             return Err("a range of other than letters and digits in a class".to_string());
         }
         index += if range { 3 } else { 1 };
@@ -85,7 +89,7 @@ fn class(text: &str) -> Result<&str, String> {
 /// The text after `n}`, `n,}` or `n,m}`.
 fn repetition(text: &str) -> Option<&str> {
     let (inside, after) = text.split_once('}')?;
-    let number = |s: &str| !s.is_empty() && s.len() <= 3 && s.bytes().all(|b| b.is_ascii_digit());
+    let number = |s: &str| !s.is_empty() && s.len() <= 3 && s.chars().all(|b| b.is_ascii_digit());
     let fits = match inside.split_once(',') {
         None => number(inside),
         Some((low, "")) => number(low),

@@ -1,6 +1,10 @@
 //! What is wrong with a bundle, where, and what to do about it.
 
+use pyo3::prelude::*;
+use pyo3::types::{PyDict, PyList};
 use regorus::unstable::{Source, Span};
+
+use crate::LoadError;
 
 /// One reason why a bundle must not be loaded.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord)]
@@ -15,13 +19,7 @@ pub struct Problem {
 
 impl Problem {
     pub fn at(span: &Span, code: &'static str, message: impl Into<String>) -> Self {
-        Self {
-            file: span.source.get_path().clone(),
-            line: span.line,
-            column: span.col,
-            code,
-            message: message.into(),
-        }
+        Self { file: span.source.get_path().clone(), line: span.line, column: span.col, code, message: message.into() }
     }
 
     pub fn file(file: &str, line: u32, column: u32, code: &'static str, message: impl Into<String>) -> Self {
@@ -51,6 +49,15 @@ impl Problem {
         Self::file(file, 0, 0, "rego_parse", text)
     }
 
+    /// An error of an evaluation: `file:line:column: text`.
+    pub fn in_one_line(error: &anyhow::Error) -> String {
+        let found = Self::from_engine("", error);
+        match error.to_string().lines().find_map(|line| line.strip_prefix("--> ")) {
+            Some(place) => format!("{place}: {}", found.message),
+            None => found.message,
+        }
+    }
+
     pub fn text(&self) -> String {
         format!("{}:{}:{}: {}: {}", self.file, self.line, self.column, self.code, self.message)
     }
@@ -59,4 +66,22 @@ impl Problem {
 /// The first line of a source, for a problem about the whole module.
 pub fn whole(source: &Source, code: &'static str, message: impl Into<String>) -> Problem {
     Problem::file(source.get_path(), 1, 1, code, message)
+}
+
+/// The Python exception: one line for each problem, and the same as data in `problems`.
+pub fn load_error(py: Python<'_>, problems: &[Problem]) -> PyResult<PyErr> {
+    let text: Vec<String> = problems.iter().map(Problem::text).collect();
+    let error = LoadError::new_err(text.join("\n"));
+    let list = PyList::empty(py);
+    for problem in problems {
+        let entry = PyDict::new(py);
+        entry.set_item("file", &problem.file)?;
+        entry.set_item("line", problem.line)?;
+        entry.set_item("column", problem.column)?;
+        entry.set_item("code", problem.code)?;
+        entry.set_item("message", &problem.message)?;
+        list.append(entry)?;
+    }
+    error.value(py).setattr("problems", list)?;
+    Ok(error)
 }

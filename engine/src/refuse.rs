@@ -47,12 +47,23 @@ pub fn check(modules: Vec<Ref<Module>>, data: Value, nullable: Vec<Path>) -> (Mo
     (model, problems)
 }
 
-fn check_rule(model: &Model, values: &Values, path: &Path, default: Option<&ExprRef>, problems: &mut Vec<Problem>, graph: &mut Graph) -> Abs {
+fn check_rule(
+    model: &Model,
+    values: &Values,
+    path: &Path,
+    default: Option<&ExprRef>,
+    problems: &mut Vec<Problem>,
+    graph: &mut Graph,
+) -> Abs {
     let entry = &model.rules[path];
     let mut yields = Abs::plain();
     if let Some(value) = default {
         if entry.kind != Kind::Complete {
-            problems.push(Problem::at(value.span(), "default_kind", "only a rule with one value has a default: remove it"));
+            problems.push(Problem::at(
+                value.span(),
+                "default_kind",
+                "only a rule with one value has a default: remove it",
+            ));
         }
         if !certain(value, &|_| false) {
             problems.push(Problem::at(value.span(), "default_value", "a default is made of literals only"));
@@ -89,7 +100,11 @@ fn check_definition(
                 _ => None,
             };
             if key.is_some() && assign.is_none() {
-                problems.push(Problem::at(refr.span(), "object_value", "write `name[key] := value`, or `name contains key`"));
+                problems.push(Problem::at(
+                    refr.span(),
+                    "object_value",
+                    "write `name[key] := value`, or `name contains key`",
+                ));
             }
             (key, assign.as_ref().map(|a| &a.value), &[])
         }
@@ -101,7 +116,11 @@ fn check_definition(
         }
         RuleHead::Func { refr, args, assign, .. } => {
             if args.is_empty() {
-                problems.push(Problem::at(refr.span(), "no_parameters", "a function takes parameters: write a rule without brackets"));
+                problems.push(Problem::at(
+                    refr.span(),
+                    "no_parameters",
+                    "a function takes parameters: write a rule without brackets",
+                ));
             }
             (None, assign.as_ref().map(|a| &a.value), args)
         }

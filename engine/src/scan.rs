@@ -20,7 +20,8 @@ pub fn scan(file: &str, source: &str) -> Result<(), Problem> {
         return Err(Problem::file(file, 0, 0, "too_large", message));
     }
     characters(file, source)?;
-    let parsed = Source::from_contents(file.to_string(), source.to_string()).map_err(|e| Problem::from_engine(file, &e))?;
+    let parsed =
+        Source::from_contents(file.to_string(), source.to_string()).map_err(|e| Problem::from_engine(file, &e))?;
     let mut lexer = Lexer::new(&parsed);
     // One counter of operators for each open bracket; an operand on a new line ends a chain.
     let mut chains: Vec<u32> = vec![0];
@@ -75,10 +76,16 @@ pub fn scan(file: &str, source: &str) -> Result<(), Problem> {
             return at("too_deep", format!("brackets nested deeper than {MAX_DEPTH}: bind the inner terms first"));
         }
         if chains.last().is_some_and(|c| *c > MAX_CHAIN) {
-            return at("too_deep", format!("more than {MAX_CHAIN} operators in one expression: bind parts of it first"));
+            return at(
+                "too_deep",
+                format!("more than {MAX_CHAIN} operators in one expression: bind parts of it first"),
+            );
         }
         if work > MAX_WORK {
-            return at("too_deep", "too much text in nested brackets: move tables into data, bind inner terms first".to_string());
+            return at(
+                "too_deep",
+                "too much text in nested brackets: move tables into data, bind inner terms first".to_string(),
+            );
         }
     }
 }

@@ -30,6 +30,13 @@ test_the_role_alone_does_not if {
 	}
 }
 
+test_the_purpose_alone_does_not if {
+	doc := object.union(fixtures.support, trust)
+	needs := {"personal_financial": {"roles": ["legal"], "purposes": ["trust_and_safety"]}}
+	decision := data.sidecar.decision with input as doc with data.data.profiles.needs as needs
+	decision.obligations == [{"id": "redact_fields", "categories": ["personal_financial"]}]
+}
+
 test_nothing_is_withheld_from_services_and_users if {
 	served := fixtures.obligations({"subject": fixtures.ranker})
 	served == set()
@@ -60,6 +67,9 @@ test_government_ids_for_legal_process_reach_the_store_first if {
 }
 
 test_other_services_are_left_alone if {
-	obligations := fixtures.obligations({"action": {"service": "a.b.Other"}, "resource": {"categories": ["behaviour", "public"]}})
+	obligations := fixtures.obligations({
+		"action": {"service": "a.b.Other", "method": "ListMessages"},
+		"resource": {"categories": ["behaviour", "id_contact"]},
+	})
 	obligations == set()
 }

@@ -127,3 +127,23 @@ test_commerce_closes_to_others_and_for_sets_of_orders if {
 		"class_not_allowed" in codes
 	}
 }
+
+test_only_the_closed_lanes_are_named if {
+	change := object.union(metrics, {"resource": {"classes": ["public", "metrics"], "subjects": {"us": 49}}})
+	denying := fixtures.denying(change)
+	"sidecar.classes.metrics" in denying
+	named := {rule | some rule in denying; startswith(rule, "sidecar.classes.")}
+	named == {"sidecar.classes.metrics"}
+}
+
+test_a_list_of_services_is_not_for_people_nor_the_other_way_round if {
+	workload := {"id": "spiffe://corp/ns/ship", "operated_from": "SG"}
+	person := {"subject": {"engagement": {"counterparty": "other"}, "workload": workload}}
+	service := {"subject": {"kind": "workload", "workload": {"operated_from": "SG"}, "engagement": {"counterparty": "shipper"}}}
+	lanes := terms
+	every change in [person, service] {
+		doc := object.union(fixtures.support, object.union(commerce, change))
+		decision := data.sidecar.decision with input as doc with data.data.classes.lanes as lanes
+		decision.effect == "deny"
+	}
+}

@@ -40,9 +40,7 @@ notes(call) := set() if {
 
 stored(places) if {
 	place := input.resource.location
-	country := place.country
-	is_string(country)
-	places[place.provider][place.region] == country
+	places[place.provider][place.region] == place.country
 } else := false
 
 # Every class in the message must be free to go there; where data is handled as protected, protected data must be.

@@ -97,3 +97,26 @@ test_a_migration_window_ends_and_has_places if {
 		decision.effect == "deny"
 	}
 }
+
+test_a_migration_window_opens_on_time_and_for_its_provider if {
+	now := object.union(window, {"from": "2026-11-22T12:00:00Z"})
+	opened := during([now], stored(frankfurt))
+	opened.effect == "permit"
+	elsewhere := object.union(window, {"storage": [{"provider": "other", "region": "eu-frankfurt-1"}]})
+	refused := during([elsewhere], stored(frankfurt))
+	refused.effect == "deny"
+}
+
+test_a_class_leaves_for_its_own_places if {
+	public := {"resource": {"classes": ["public"], "categories": ["public"]}}
+	doc := object.union(fixtures.support, public)
+	listed := data.data.regions.destinations
+	abroad_only := object.union(listed, {"public": {"any_known": false, "countries": ["DE"]}})
+	decision := data.sidecar.decision with input as doc with data.data.regions.destinations as abroad_only
+	decision.effect == "deny"
+}
+
+test_what_is_handled_as_protected_leaves_as_protected if {
+	closed := {"resource": {"classes": ["public"], "categories": ["public", "id_contact"]}}
+	only(object.union(closed, leaving(frankfurt)), "sidecar.egress.destination")
+}

@@ -47,10 +47,11 @@ limits(name) := {most |
 	is_number(most)
 }
 
+# The document tells time to the minute, rounded down; the sidecar has held the grant against the exact instant.
 in_time(not_before, expires, now, longest) if {
 	from := time.parse_rfc3339_ns(not_before)
 	until := time.parse_rfc3339_ns(expires)
-	from <= now
+	from < now + 60000000000
 	until > now
 	until - from <= longest * 1000000000
 } else := false

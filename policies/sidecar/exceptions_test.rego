@@ -107,3 +107,31 @@ test_the_smallest_of_several_grants_is_used if {
 	decision := fixtures.decide(change)
 	decision.reasons[0].message == "by exception EX-0"
 }
+
+test_a_grant_holds_from_its_first_minute_and_for_a_whole_day if {
+	every changes in [
+		{"not_before": "2026-11-22T12:00:00Z"},
+		{"not_before": "2026-11-22T10:00:00Z", "expires": "2026-11-23T10:00:00Z"},
+	] {
+		permitted := fixtures.permitted(claim(changes))
+		permitted == {"sidecar.exceptions.valid"}
+	}
+}
+
+test_the_limit_is_that_of_the_grant_that_is_used if {
+	second := object.union(fixtures.grant, {"id": "EX-0", "max_records": 7})
+	change := {"subject": fixtures.abroad, "context": {"exceptions": [fixtures.grant, second]}}
+	obligations := fixtures.obligations(change)
+	limits := {most | some obligation in obligations; obligation.id == "limit_records"; most := obligation.max}
+	limits == {7}
+}
+
+test_a_grant_names_the_class_of_subjects if {
+	unknown := fixtures.subjects(0, 0, 1)
+	every class in ["us", "unknown"] {
+		permitted := fixtures.permitted(object.union(claim({"scope": {"subjects": class}}), unknown))
+		permitted == {"sidecar.exceptions.valid"}
+	}
+	denied := fixtures.denied(object.union(claim({"scope": {"subjects": "non_us"}}), unknown))
+	"exception_invalid" in denied
+}

@@ -40,7 +40,7 @@ test_engagement if {
 test_directory if {
 	only({"as_of": "2026-11-22T10:59:59Z"}, "sidecar.personnel.directory")
 	only({"as_of": "2026-11-22T12:02:01Z"}, "sidecar.personnel.directory")
-	every at in ["2026-11-22T11:00:00Z", "2026-11-22T12:00:30Z"] {
+	every at in ["2026-11-22T11:00:00Z", "2026-11-22T12:00:30Z", "2026-11-22T12:02:00Z"] {
 		permitted := fixtures.permitted({"subject": {"as_of": at}})
 		permitted == {"sidecar.residency.us_personnel"}
 	}
@@ -50,8 +50,10 @@ test_authentication if {
 	only({"authentication": {"aal": 1}}, "sidecar.personnel.authentication")
 	only({"authentication": {"time": "2026-11-21T23:59:00Z"}}, "sidecar.personnel.authentication")
 	only({"authentication": {"time": "2026-11-22T12:05:00Z"}}, "sidecar.personnel.authentication")
-	permitted := fixtures.permitted({"subject": {"authentication": {"aal": 3, "time": "2026-11-22T00:00:00Z"}}})
-	permitted == {"sidecar.residency.us_personnel"}
+	every at in ["2026-11-22T00:00:00Z", "2026-11-22T12:02:00Z"] {
+		permitted := fixtures.permitted({"subject": {"authentication": {"aal": 3, "time": at}}})
+		permitted == {"sidecar.residency.us_personnel"}
+	}
 }
 
 test_location if {

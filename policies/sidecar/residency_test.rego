@@ -155,6 +155,12 @@ test_a_service_operated_elsewhere_reaches_no_us_subject if {
 	permitted == {"sidecar.residency.registered_service"}
 }
 
+test_unknown_subjects_count_as_us_for_a_service if {
+	elsewhere := object.union(fixtures.ranker, {"workload": {"operated_from": "SG"}})
+	denying := fixtures.denying(object.union(fixtures.subjects(0, 0, 1), {"subject": elsewhere}))
+	denying == {"sidecar.residency.operated_from", "sidecar.residency.unknown_subjects"}
+}
+
 test_a_service_operated_elsewhere_gets_the_rest_of_a_mixed_answer if {
 	elsewhere := object.union(fixtures.ranker, {"workload": {"operated_from": "SG"}})
 	change := object.union(fixtures.subjects(1, 1, 0), {"subject": elsewhere})
@@ -192,9 +198,15 @@ test_a_data_subject_may_ask_while_subjects_are_pending if {
 	asked := object.union(own(0, 0, 0, 0), waiting)
 	permitted := fixtures.permitted(asked)
 	permitted == {"sidecar.residency.own_record"}
-	writing := object.union(asked, {"action": {"name": "write"}})
-	denied := fixtures.denied(writing)
-	denied == {"not_own_record"}
+	answered := object.union(own(1, 0, 0, 1), {"resource": {"subjects": {"pending": true}}})
+	every change in [
+		object.union(asked, {"action": {"name": "write"}}),
+		object.union(own(1, 0, 0, 0), waiting),
+		answered,
+	] {
+		denied := fixtures.denied(change)
+		denied == {"not_own_record"}
+	}
 }
 
 test_a_data_subject_administers_nothing if {

@@ -4,7 +4,8 @@ Every row is checked: keys, types, ids, ISO 3166-1 countries, RFC 3339 instants,
 has a row of its own. While one row is bad nothing is written and each bad row is named.
 
 A person needs `id`, `us_personnel`, `status` and `as_of`; whatever else is left out or null is unknown, and no rule
-takes unknown as good. An entity needs its `id`; a `share` is in percent, and the shares of one entity make 100 at most.
+takes unknown as good. An entity needs its `id`; a `share` is in percent (a number, or a decimal in a string), and the
+shares of one entity make 100 at most.
 
 Covered persons (28 CFR 202.211) are not resolved in this version: every person's status is `unknown`.
 """
@@ -165,9 +166,7 @@ class _Build:
         for owner in row.owners:
             if owner.id == row.id:
                 raise RowError("it owns itself", "Leave out shares that an entity holds in itself.")
-            if not 0 < owner.share <= 100:  # also refuses NaN and infinity
-                raise RowError(f"the share {owner.share} of {owner.id!r} is no percentage", "Use 0 < share <= 100.")
-            total += owner.share
+            total += _percentage(owner)
         if total > 100:
             raise RowError(f"the shares make {total} %", "Shares are in percent and make 100 at most.")
 
@@ -284,6 +283,15 @@ def _claim(row_id: str, number: int, lines: dict[str, int]) -> None:
     if row_id in lines:
         raise RowError(f"the id is in line {lines[row_id]} too", "Keep one row for an id.")
     lines[row_id] = number
+
+
+def _percentage(owner: Owner) -> Decimal:
+    share = owner.share
+    # Twelve decimals sum without rounding; NaN cannot even be compared.
+    if not share.is_finite() or not 0 < share <= 100 or int(share.as_tuple().exponent) < -12:
+        raise RowError(f"the share {share} of {owner.id!r} is no percentage",
+                       "Use 0 < share <= 100, with at most 12 decimals.")  # fmt: skip
+    return share
 
 
 def _id_of(line: bytes) -> str | None:

@@ -22,8 +22,6 @@ _TRIES = 2
 """A bad file is read twice: it may have been read while somebody was still writing it."""
 
 
-
-
 class Followed(Generic[T]):
     """`held` is what `make` made of the snapshot in force. Reading attributes is for any thread; one reload at a time.
 

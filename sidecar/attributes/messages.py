@@ -115,9 +115,14 @@ class MessagePlan:
 
 def strip(message: Message) -> bool:
     """Discard unknown fields at every level; whether there were any."""
-    size = message.ByteSize()
+    size = len(message.SerializePartialToString())
     message.DiscardUnknownFields()
-    return message.ByteSize() != size
+    return len(message.SerializePartialToString()) != size
+
+
+def filled(message: Message) -> bool:
+    """Whether any field that the type declares is on the wire."""
+    return bool(message.ListFields())
 
 
 def named(plan: Plan, message: Message) -> list[tuple[str, str]]:
@@ -182,7 +187,7 @@ class _Walk:
                 self.enter(field.child, entries[key], depth + 1, counted=counted)
 
     def _payload(self, plan: Plan, message: Any, depth: int, *, counted: bool) -> None:
-        if not message.ByteSize():
+        if not filled(message):
             return
         payload = self.source.payload(plan, message)
         if payload is None:
@@ -195,7 +200,7 @@ class _Walk:
     def _names(self, plan: Plan, message: Any, *, counted: bool) -> None:
         ids = named(plan, message)
         if not ids:
-            if plan.is_record and not counted and message.ByteSize():
+            if plan.is_record and not counted and filled(message):
                 self.parsed.records += 1
                 self.parsed.unnamed += 1
             return

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
-from sidecar.attributes.messages import MessagePlan, named
+from sidecar.attributes.messages import MessagePlan, filled, named
 from sidecar.attributes.plans import FieldPlan, Plan
 from sidecar.attributes.words import UNCLASSIFIED
 
@@ -59,12 +59,12 @@ def _values(field: FieldPlan, message: Message) -> Any:
 
 def is_unit(plan: Plan, message: Message, ids: Ids) -> bool:
     """Whether a message that names `ids` (in itself or by the key it stands under) is a unit."""
-    return bool(ids) or (plan.is_record and message.ByteSize() > 0)
+    return bool(ids) or (plan.is_record and filled(message))
 
 
 def _enter(source: MessagePlan, plan: Plan, message: Any, found: set[str], units: list[Unit]) -> None:
     if plan.is_any:
-        if message.ByteSize():
+        if filled(message):
             payload = source.payload(plan, message)
             if payload is None:
                 found.add(UNCLASSIFIED)
@@ -130,6 +130,6 @@ def _value(source: MessagePlan, plan: Plan, message: Any, inside: set[str], unit
     payload = source.payload(plan, message)
     if payload is not None:
         return _value(source, payload.plan, payload.message, inside, units)
-    if message.ByteSize():
+    if filled(message):
         inside.add(UNCLASSIFIED)
     return []

@@ -123,6 +123,7 @@ class MethodDescription:
     request: MessagePlan
     answer: MessagePlan
     reach: Reach
+    subject_fields: tuple[str, ...]
     dataset: Reached
     location: Place
     categories: tuple[str, ...]
@@ -296,6 +297,7 @@ class Describer:
                 self.plans, method.output_type.full_name, direction="answer", about=about, described=reach.categories
             ),
             reach=reach,
+            subject_fields=(asked | given).subjects,
             dataset=dataset,
             location=location,
             categories=ordered_categories(reach.categories),

@@ -191,7 +191,10 @@ class Snapshot:
             self.mark = mark_of(os.fstat(file.fileno()))
             header = _read_header(path, kind, file.read(PAGE))
             _verify_body(path, kind, header, file, self.mark[2])
-            self._map = mmap.mmap(file.fileno(), 0, prot=mmap.PROT_READ)
+            try:
+                self._map = mmap.mmap(file.fileno(), self.mark[2], prot=mmap.PROT_READ)
+            except ValueError as error:  # cut short since it was read
+                raise IntegrityError(str(error), where=f"{path}: offset 0", fix=_REBUILD) from None
         self._map.madvise(mmap.MADV_RANDOM)
         self._view = memoryview(self._map)
         self._sections = header.sections

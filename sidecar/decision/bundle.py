@@ -127,9 +127,11 @@ def activate(folder: Path, *, deadline_seconds: float = 0.05) -> Activated:
     leaves = nullable_leaves()
     tested = _compile(folder, bundle.modules + bundle.tests, bundle.data, _TEST_SECONDS, leaves)
     passed = _run_tests(folder, tested)
-    # The engine that answers never holds the tests: each module costs time in every decision.
+    # From here on without the tests: each module costs time in every decision. The trial has a deadline of its own,
+    # so that a busy machine is not taken for a refusal.
+    trial = _compile(folder, bundle.modules, bundle.data, _TEST_SECONDS, leaves)
+    tried = check_null_leaves(trial.evaluate_json, bundle.corpus, where=str(folder))
     engine = _compile(folder, bundle.modules, bundle.data, deadline_seconds, leaves)
-    tried = check_null_leaves(engine.evaluate_json, bundle.corpus, where=str(folder))
     return Activated(
         engine=EmbeddedEngine(engine), bundle=bundle, tests_passed=passed, documents_tried=tried
     )  # fmt: skip

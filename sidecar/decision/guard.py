@@ -64,24 +64,24 @@ def _leaves(kind: inspect.Type, path: str) -> Iterator[str]:
 def check_null_leaves(evaluate: Evaluate, corpus: Sequence[AccessRequest], *, where: str) -> int:
     """Try every document (or a neutral few, when there are none); return how many evaluations that took.
 
-    Raises ConfigurationError for the first leaf whose absence turns a deny into a permit, and for a corpus without a
-    single deny, which would prove nothing.
+    Raises ConfigurationError for the first leaf whose absence turns a deny into a permit, for a decision that takes
+    longer than the engine's deadline, and for a corpus without a single deny, which would prove nothing.
     """
     spent, denials = 0, 0
     leaves = nullable_leaves()
     for number, request in enumerate(corpus or _neutral()):
         document = msgspec.json.decode(canonical(request))
-        permitted = _permits(evaluate, document)
+        permitted = _permits(evaluate, document, where)
         spent += 1
         denials += not permitted
         for steps in _known_leaves(document, leaves):
             refused = not permitted
             if permitted:
-                refused = not _permits(evaluate, _with(document, steps, _wrong(document, steps)))
+                refused = not _permits(evaluate, _with(document, steps, _wrong(document, steps)), where)
                 spent += 1
             if refused:
                 spent += 1
-                if _permits(evaluate, _with(document, steps, None)):
+                if _permits(evaluate, _with(document, steps, None), where):
                     raise _helped(where, number, steps)
     if not denials:
         raise ConfigurationError(
@@ -98,9 +98,14 @@ def _helped(where: str, number: int, steps: tuple[_Step, ...]) -> ConfigurationE
     )  # fmt: skip
 
 
-def _permits(evaluate: Evaluate, document: object) -> bool:
+def _permits(evaluate: Evaluate, document: object, where: str) -> bool:
     try:
         decision = msgspec.json.decode(evaluate(_encode(document)))
+    except _engine.DeadlineExceeded:
+        # Neither a permit nor a deny: going on would prove nothing.
+        raise ConfigurationError(
+            "a decision on a document of the corpus takes too long", where=where, fix="Index the tables it searches"
+        ) from None
     except (_engine.EvaluationError, ValueError):
         return False
     return isinstance(decision, dict) and decision.get("effect") == "permit"

@@ -35,8 +35,9 @@ def play(*, report: Path | None, data: Path | None, keep: bool) -> int:
                 made = world.make(folder, time.time, POLICIES)  # noqa: TID251 - the demo's clock
                 stage = Stage(made, Processes(folder / "logs"), time.time)  # noqa: TID251
                 stage.raise_curtain()
+            before = epilogue.opening(stage)
             results = _scenes(console, stage)
-            proof = epilogue.prove(console, stage, results)
+            proof = epilogue.prove(console, stage, results, before)
             seconds = time.monotonic() - started
             summary = show.summary(results, proof, seconds)
             if report is not None:

@@ -56,7 +56,7 @@ def _redacted(stage: Stage) -> Played:
     if not isinstance(got.messages[0] if got.messages else None, pb.Profile):
         return said(got), got
     profile = got.messages[0]
-    cleared = not profile.government_id and not profile.HasField("last_payment")
+    cleared = not profile.government_id and not profile.last_payment.amount
     masked = profile.email.startswith("*") and profile.email.endswith("mple")
     kept = bool(profile.handle and profile.city)
     what = [word for word, holds in (("cleared", cleared), ("masked", masked), ("kept", kept)) if holds]
@@ -147,11 +147,22 @@ def _store_down(stage: Stage) -> Played:
     return f"{said(got)} while it is down", got
 
 
+def _claimed(stage: Stage) -> Got:
+    return _get(stage, "ed", stage.world.cast.us, purpose="security_incident", ticket="SEC-42", exception="EX-7")
+
+
+def _exception(stage: Stage) -> Played:
+    """Two approvers sign; the sidecar takes the grant up while it runs."""
+    stage.world.grant_exception(stage.clock())
+    until(lambda: _claimed(stage).status == "OK", GRANT_SECONDS / 2)
+    got = _claimed(stage)
+    return said(got), got
+
+
 def _exception_over(stage: Stage) -> Played:
     """The same exception, once its time has passed."""
-    _, expires = stage.world.grant
-    until(lambda: stage.clock() > expires + 1.0, GRANT_SECONDS + 5.0)
-    got = _get(stage, "ed", stage.world.cast.us, purpose="security_incident", ticket="SEC-42", exception="EX-7")
+    until(lambda: stage.clock() > stage.world.grant_expires + 0.5, GRANT_SECONDS + 5.0)
+    got = _claimed(stage)
     return said(got), got
 
 
@@ -183,13 +194,12 @@ SCENES: tuple[Scene, ...] = (
     Scene("no ticket for contact data", f"{_DENIED} ticket_missing", _plain("amy", _us, ticket=None)),
     Scene("a US service acting for nobody", "OK",
           _plain(None, _us, "ranker", purpose=None, ticket=None)),
-    Scene("a service abroad acting for nobody", f"{_DENIED} not_us_personnel",
+    Scene("a service abroad acting for nobody", f"{_DENIED} class_not_allowed",
           _plain(None, _us, "exporter", purpose=None, ticket=None)),
     Scene("a user reads their own record", "OK", _plain("user-us", _us, "web", purpose=None, ticket=None)),
     Scene("a user reads somebody else's", f"{_DENIED} not_own_record",
           _plain("user-de", _us, "web", purpose=None, ticket=None)),
-    Scene("an exception, approved by two", "OK",
-          _plain("ed", _us, purpose="security_incident", ticket="SEC-42", exception="EX-7")),
+    Scene("an exception, approved by two", "OK", _exception),
     Scene("a caller says the US user lives in Germany", f"{_DENIED} not_us_personnel",
           _plain("niall", _us, country="DE")),
     Scene("messages, a stream from the service", "OK: messages", _messages),

@@ -39,7 +39,7 @@ ABROAD = f"{DOMAIN}/profiles/sidecar-abroad"
 REVIEWER = f"{DOMAIN}/oversight/reviewer"
 PRODUCER = "profiles-ashburn-1"
 PRODUCER_ABROAD = "profiles-frankfurt-1"
-GRANT_SECONDS = 45
+GRANT_SECONDS = 12
 
 
 class SetUpError(Exception):
@@ -57,7 +57,33 @@ class World:
     ca: Path
     tokens: dict[str, str] = field(default_factory=dict)
     staff_idp: IdentityProvider = field(default_factory=lambda: IdentityProvider(STAFF, "staff-1"))
-    grant: tuple[str, float] = ("", 0.0)
+    approvers: dict[str, Ed25519PrivateKey] = field(
+        default_factory=lambda: {name: Ed25519PrivateKey.generate() for name in ("gina", "hal")}
+    )
+    grant_expires: float = 0.0
+
+    def grant_exception(self, now: float) -> None:
+        """An exception for Ed, abroad, in an incident: signed by two approvers, for some seconds from `now`."""
+        begins = datetime.datetime.fromtimestamp(int(now), datetime.UTC)
+        expires = begins + datetime.timedelta(seconds=GRANT_SECONDS)
+        service = profiles_pb2.DESCRIPTOR.services_by_name["Profiles"].full_name
+        payload = {
+            "id": "EX-7",
+            "person": "ed",
+            "scope": {"services": [service], "categories": sorted(_categories()), "subjects": "us"},
+            "justification": "incident_response",
+            "ticket": "SEC-42",
+            "not_before": begins.strftime(staff.STAMP),
+            "expires": expires.strftime(staff.STAMP),
+            "requested_by": "uma",
+        }
+        signed: bytes | None = None
+        for name, key in self.approvers.items():
+            signed = sign_grant(payload, key, name, signed)
+        unfinished = self.folder / "grants" / ".EX-7"
+        unfinished.write_bytes(signed or b"")
+        unfinished.rename(self.folder / "grants" / "EX-7.json")
+        self.grant_expires = expires.timestamp()
 
 
 def sidecar_command(*arguments: str | Path) -> list[str]:
@@ -92,7 +118,7 @@ def make(folder: Path, clock: Callable[[], float], policies: Path) -> World:
     world.ca.write_bytes((folder / "tls" / "corp-ca.pem").read_bytes())
     _keys(folder)
     _tokens(world, clock())
-    _grant(world, now)
+    _approvers(world)
     _descriptors(folder / "profiles.binpb")
     _settings(world, policies)
     _register(folder)
@@ -158,31 +184,13 @@ def _tokens(world: World, now: float) -> None:
     (world.folder / "revoked.jsonl").write_text("", encoding="utf-8")
 
 
-def _grant(world: World, now: datetime.datetime) -> None:
-    """An exception for Ed, abroad, in an incident: two approvers, three quarters of a minute."""
-    approvers = {name: Ed25519PrivateKey.generate() for name in ("gina", "hal")}
+def _approvers(world: World) -> None:
     raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
     listed = [
-        {"id": name, "key": b64encode(key.public_key().public_bytes(*raw)).decode()} for name, key in approvers.items()
+        {"id": name, "key": b64encode(key.public_key().public_bytes(*raw)).decode()}
+        for name, key in world.approvers.items()
     ]
     (world.folder / "approvers.yaml").write_text(yaml.safe_dump({"approvers": listed}), encoding="utf-8")
-    expires = now + datetime.timedelta(seconds=GRANT_SECONDS)
-    service = profiles_pb2.DESCRIPTOR.services_by_name["Profiles"].full_name
-    payload = {
-        "id": "EX-7",
-        "person": "ed",
-        "scope": {"services": [service], "categories": list(_categories()), "subjects": "us"},
-        "justification": "incident_response",
-        "ticket": "SEC-42",
-        "not_before": now.strftime(staff.STAMP),
-        "expires": expires.strftime(staff.STAMP),
-        "requested_by": "uma",
-    }
-    signed: bytes | None = None
-    for name, key in approvers.items():
-        signed = sign_grant(payload, key, name, signed)
-    (world.folder / "grants" / "EX-7.json").write_bytes(signed or b"")
-    world.grant = ("EX-7", expires.replace(microsecond=0).timestamp())
 
 
 def _categories() -> set[str]:

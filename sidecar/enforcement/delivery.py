@@ -42,6 +42,7 @@ _FIRST_RETRY, _LAST_RETRY, _REFUSED_RETRY = 0.1, 30.0, 60.0
 _NOTE_RESERVE = 8192
 _EARLY = 256
 """Receipts kept that came before this stream sent their records: a store may answer an Open with them."""
+_REGISTER = "Register this producer's key and certificate with the store"
 _UNKNOWN_HERE = frozenset({"unknown_producer", "bad_signature"})
 
 
@@ -119,6 +120,10 @@ class Delivery:
                 wait = error.wait
             except grpc.aio.AioRpcError as error:
                 self._say(f"{error.code().name}: {error.details()}")
+                if error.code() is grpc.StatusCode.UNAUTHENTICATED:
+                    self.status.refused = "unknown_producer"
+                    self._log.error("delivery_refused", code="unknown_producer", message=error.details(), fix=_REGISTER)
+                    wait = _REFUSED_RETRY
             except IntegrityError as error:
                 self._log.error("delivery_damage", error=str(error))
                 self._say(str(error))
@@ -286,17 +291,20 @@ class Delivery:
 
     def _rejected(self, rejected: wire.Rejected) -> None:
         """Nothing is deleted, whatever the store says. What it will not take now is offered again on the next stream."""
-        sent = self._answered()
         code = rejected.code
         self.status.rejected[code] = self.status.rejected.get(code, 0) + 1
-        text = f"the store refused records {sent.first_seq} to {sent.first_seq + sent.size - 1}: {code}: {rejected.message}"
+        sent = self._flight.popleft() if self._flight else None
+        what = f"records {sent.first_seq} to {sent.first_seq + sent.size - 1}" if sent else "this stream"
+        text = f"the store refused {what}: {code}: {rejected.message}"
         if rejected.retry:
             raise DeliveryError(text)
         self.status.refused = code
         self.status.last_error = text
-        self._log.error("delivery_refused", code=code, epoch=sent.epoch, first_seq=sent.first_seq, message=rejected.message)
+        self._log.error("delivery_refused", code=code, what=what, message=rejected.message)
         if code in _UNKNOWN_HERE:
-            raise DeliveryError(f"{text}. Register this producer's key with the store", wait=_REFUSED_RETRY)
+            raise DeliveryError(f"{text}. {_REGISTER}", wait=_REFUSED_RETRY)
+        if sent is None:
+            raise DeliveryError(text)
         hashes = self._hashes.get(sent.epoch, {})
         for seq in range(sent.first_seq, sent.first_seq + sent.size):
             hashes.pop(seq, None)
@@ -317,7 +325,8 @@ class Delivery:
             return
         leaves = [hashes.get(seq, b"") for seq in range(span.first_seq, span.first_seq + span.count)]
         if not all(leaves):
-            self._early.append(receipt)
+            if not self._spool.shelf.retention.is_acknowledged(span.epoch, span.first_seq, span.count):
+                self._early.append(receipt)
             return
         try:
             self._receipts.check_range(receipt.checkpoint, span.first_index, leaves, receipt.proof)

@@ -9,7 +9,7 @@ from typing import Any, NamedTuple
 
 from google.protobuf.message import Message
 
-from sidecar.attributes.messages import MessagePlan, ParsedMessage, named
+from sidecar.attributes.messages import MessagePlan, ParsedMessage, filled, named
 from sidecar.attributes.plans import FieldPlan, Plan
 from sidecar.attributes.presence import Ids, Unit, held, inventory, is_unit, within
 from sidecar.attributes.reach import reach_of
@@ -115,7 +115,7 @@ class Editor:
         ids = named(plan, message)
         if not is_unit(plan, message, ids):
             self._fields(plan, message, found, doom)
-            return doom is _Doom.NONE or message.ByteSize() > 0
+            return doom is _Doom.NONE or filled(message)
         if self._admits(class_of(ids, self._classes)):
             self._keep(plan, message, ids, set())
             return True
@@ -126,7 +126,7 @@ class Editor:
         self._changed = True
         message.DiscardUnknownFields()
         self._fields(plan, message, set(), _Doom.ALL)
-        return bool(message.ByteSize() > 0)
+        return filled(message)
 
     def _keep(self, plan: Plan, message: Any, ids: Ids, inside: set[str]) -> None:
         self._fields(plan, message, inside, _Doom.NONE)
@@ -134,7 +134,7 @@ class Editor:
 
     def _any(self, plan: Plan, message: Any, found: set[str], doom: _Doom, *, entry: bool = False) -> bool:
         """`entry`: it is the value of a map entry whose record is admitted already."""
-        if not message.ByteSize():
+        if not filled(message):
             return True
         payload = self._source.payload(plan, message)
         covered = self._orders.covered and doom is _Doom.NONE
@@ -241,8 +241,7 @@ class Editor:
         """A plain entry under an empty key, in a map whose keys name subjects: it is the enclosing subject's."""
         if doom is _Doom.ALL or (doom is _Doom.PERSONAL and field.category not in IMPERSONAL):
             return False
-        if field.category is not None:
-            found.add(field.category)
+        found.add(field.category or UNCLASSIFIED)
         return True
 
     def _redact(self, field: FieldPlan, message: Any) -> None:

@@ -19,7 +19,7 @@ import grpc
 
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import AnswerSink, Call, Door, Final, Metadata, Reply
-from sidecar.enforcement.metadata import from_caller
+from sidecar.enforcement.metadata import OWN, from_caller
 from sidecar.enforcement.peer import PeerReader
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code
@@ -96,17 +96,18 @@ class ProxyHandler(grpc.GenericRpcHandler):
             final, message = reply.final, reply.message
             if final.code is Code.OK and message is None:
                 return self._silent(method, context)
-            if reply.headers:
-                await context.send_initial_metadata(reply.headers)
+            headers, own = _apart(reply.headers)
+            if headers:
+                await context.send_initial_metadata(headers)
         except asyncio.CancelledError as error:
             if _caller_has_gone():
                 raise
-            final, message = self._failed(error, method), None
+            final, message, own = self._failed(error, method), None, ()
         except grpc.aio.BaseError:
             raise asyncio.CancelledError from None  # the headers found no caller
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
-            final, message = self._failed(error, method), None
-        _conclude(context, final)
+            final, message, own = self._failed(error, method), None, ()
+        _conclude(context, final, own)
         return message if message is not None else b""
 
     def _silent(self, method: str, context: Context) -> bytes:
@@ -158,13 +159,25 @@ def _caller_has_gone() -> bool:
     return task is not None and task.cancelling() > 0
 
 
-def _conclude(context: Context, final: Final) -> None:
+def _apart(headers: Metadata) -> tuple[Metadata, Metadata]:
+    """The upstream's headers, and the sidecar's own.
+
+    With a unary answer the sidecar's own travel as trailers: sending headers apart is a second batch of operations,
+    which costs a tenth of a plain call. The upstream's stay headers.
+    """
+    own = tuple([item for item in headers if item[0].startswith(OWN)])
+    if len(own) == len(headers):
+        return (), own
+    return tuple([item for item in headers if not item[0].startswith(OWN)]), own
+
+
+def _conclude(context: Context, final: Final, own: Metadata = ()) -> None:
     """Leave status and trailers for gRPC to send when the handler returns."""
     if final.code is not Code.OK:
         context.set_code(_STATUS[final.code])
     if final.message:
         context.set_details(final.message)
-    trailers: Metadata = rich_status.trailing(final)
+    trailers = (*rich_status.trailing(final), *own)
     if trailers:
         context.set_trailing_metadata(trailers)
 

@@ -31,7 +31,6 @@ from sidecar.vocabulary import (
     LimitRecords,
     MaskFields,
     ReasonCode,
-    RecheckSeconds,
     RedactFields,
     RequireDurability,
     SubjectClass,
@@ -164,7 +163,7 @@ def _duty(one: KnownObligation) -> Duties:
             return Duties(limit=_number(one.max, 0, "limit_records"))
         case RequireDurability():
             return Duties(durability=one.level)
-        case RecheckSeconds():
+        case _:  # RecheckSeconds: the type checker knows that nothing else is left
             return Duties(recheck=_number(one.seconds, 1, "recheck_seconds"))
 
 

@@ -20,7 +20,13 @@ _BY_STAGE = {
 
 def reason(error: StageError, rule: str) -> Reason:
     """The error as a reason of a decision document."""
-    return Reason(code=error.reason or _BY_STAGE[error.stage], message=error.message, rule=rule)
+    return Reason(code=_code(error), message=error.message, rule=rule)
+
+
+def _code(error: StageError) -> str:
+    if error.reason:
+        return error.reason
+    return ReasonCode.UNDESCRIBED_METHOD if error.code is Code.UNIMPLEMENTED else _BY_STAGE.get(error.stage, "")
 
 
 def decision(error: StageError) -> Decision:
@@ -44,7 +50,7 @@ def denied(made: Decision, call_id: str, revision: str | None) -> Final:
 
 def failed(error: StageError, call_id: str) -> Final:
     """What a caller sees when a stage could not do its work."""
-    code = error.reason or _BY_STAGE.get(error.stage, "")
+    code = _code(error)
     info = ErrorInfo(reason=code, metadata={"call_id": call_id, "stage": error.stage}) if code else None
     retry = RETRY_SECONDS if isinstance(error, RecordError) or error.code is Code.UNAVAILABLE else None
     return Final(code=error.code, message=f"{error.message} (call {call_id})", error_info=info, retry_after=retry)

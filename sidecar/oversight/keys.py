@@ -25,6 +25,7 @@ from pathlib import Path
 from sqlite3 import Connection
 from sqlite3 import Error as SqliteError
 
+from cryptography.exceptions import InvalidTag
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sidecar.errors import ConfigurationError
@@ -81,6 +82,13 @@ class KeyVault:
             raise ConfigurationError(f"cannot be opened: {error}", where=str(path),
                                      fix="Name the key database, or restore it.") from None  # fmt: skip
         path.chmod(0o600)
+        try:
+            # At start, where it is mended, and not at a producer's first question.
+            self._periods(self._database)
+        except InvalidTag:
+            self._database.close()
+            raise ConfigurationError("its keys are not wrapped under this key-encryption key", where=str(path),
+                                     fix="Name the key-encryption key with which it was made.") from None  # fmt: skip
 
     @contextmanager
     def _write(self) -> Iterator[Connection]:

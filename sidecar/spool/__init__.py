@@ -16,6 +16,7 @@ module          gives
 ``unfinished``  calls that were permitted and never ended, and the outcome their successor writes
 ``shelf``       the segments: made, written, given up, deleted
 ``retention``   which segments may be deleted
+``waiters``     who waits for which record
 ``committer``   the thread that calls fdatasync
 ``epoch``       a start of the producer: its UUIDv7, its key, sealed to the store
 ``segment``     `Segment` and its header

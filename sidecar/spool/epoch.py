@@ -9,8 +9,9 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
 
-from sidecar.record import EPOCH_KEY_INFO, openings_aad
-from sidecar.spool.frame import NONCE_SIZE
+from sidecar.record import EPOCH_KEY_INFO, SALT_SIZE, Leaf, body_digest, encode_digest, encode_leaf, openings_aad
+from sidecar.spool.frame import NONCE_SIZE, Item
+from sidecar.spool.slot import Draft
 
 _POOL = 16 * 1024
 _SUITE = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
@@ -60,6 +61,16 @@ class Epoch:
         self._random = random
         # Everything of the associated data but the seq and its length, the same for all records of the epoch.
         self._aad = openings_aad(producer, slot, self.id, 0)[:-5]
+
+    def item(self, draft: Draft, seq: int, prev: str | None) -> Item:
+        """The record at this place of the chain; `prev` is the base64 hash of the leaf before. RecordFormatError."""
+        salt = self._random.take(SALT_SIZE)
+        nonce, sealed = self.seal(seq, draft.openings) if draft.openings else (b"", b"")
+        leaf = Leaf(
+            type=draft.type, producer=self.producer, slot=self.slot, epoch=self.id, seq=seq, prev=prev,
+            time=draft.time, call_id=draft.call_id, body=encode_digest(body_digest(salt, draft.body)),
+        )  # fmt: skip
+        return Item(encode_leaf(leaf), salt, draft.body, nonce, sealed)
 
     def seal(self, seq: int, openings: bytes) -> tuple[bytes, bytes]:
         """(nonce, ciphertext) of a record's openings.

@@ -12,23 +12,16 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sidecar.errors import RecordError
-from sidecar.record import (
-    SALT_SIZE,
-    Leaf,
-    RecordFormatError,
-    body_digest,
-    encode_digest,
-    encode_leaf,
-    leaf_digest,
-)
+from sidecar.record import RecordFormatError, encode_digest, leaf_digest
 from sidecar.spool.committer import Committer
 from sidecar.spool.epoch import Epoch, RandomPool
 from sidecar.spool.files import Files, PosixFiles
-from sidecar.spool.frame import Item, frame_item
+from sidecar.spool.frame import frame_item
 from sidecar.spool.recovery import Recovered, recover
 from sidecar.spool.segment import Head, Segment
 from sidecar.spool.shelf import Deletion, Shelf
 from sidecar.spool.slot import Draft, SpoolOptions, take_lock, unusable
+from sidecar.spool.waiters import Waiters, Waiting
 from sidecar.vocabulary import Level, ReasonCode
 
 RETRY_SECONDS = 0.25
@@ -54,7 +47,7 @@ class Spool:
     """
 
     def __init__(self, *, options: SpoolOptions, epoch: Epoch, recovered: Recovered, shelf: Shelf, lock: int,
-                 random: RandomPool, monotonic: Callable[[], float]) -> None:  # fmt: skip
+                 monotonic: Callable[[], float]) -> None:  # fmt: skip
         """Use `Spool.open`."""
         self.options = options
         self.epoch = epoch
@@ -65,7 +58,6 @@ class Spool:
         self.last_error = ""
         self.shelf = shelf
         self._lock = lock
-        self._random = random
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
         self._committer = Committer(self._loop, f"spool-commit-{options.slot}")
@@ -86,8 +78,7 @@ class Spool:
         self._delete_after: int | None = None
         self._deleting = False
         self._commit_timer: asyncio.TimerHandle | None = None
-        self._commit_waiters: deque[tuple[int, asyncio.Future[None]]] = deque()
-        self._receipt_waiters: dict[int, list[asyncio.Future[None]]] = {}
+        self._waiters = Waiters(self._loop)
         self._commit_times: deque[tuple[int, float]] = deque()
         self._closed = False
 
@@ -118,7 +109,7 @@ class Spool:
         except BaseException:
             os.close(lock)
             raise
-        return cls(options=options, epoch=epoch, recovered=recovered, shelf=shelf, lock=lock, random=pool,
+        return cls(options=options, epoch=epoch, recovered=recovered, shelf=shelf, lock=lock,
                    monotonic=monotonic)  # fmt: skip
 
     @property
@@ -157,7 +148,7 @@ class Spool:
         frames = []
         try:
             for draft in drafts:
-                item = self._item(draft, seq, prev)
+                item = self.epoch.item(draft, seq, prev)
                 digest = leaf_digest(item.leaf)
                 prev = encode_digest(digest)
                 frames.append(frame_item(item))
@@ -176,7 +167,7 @@ class Spool:
             self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
         return seq - 1
 
-    def reach(self, seq: int, level: Level) -> "asyncio.Future[None] | None":
+    def reach(self, seq: int, level: Level) -> Waiting | None:
         """What to wait for until the record has this level; None when it has it already.
 
         The future fails with RecordError when the disk does. Waiting may be given up at any time.
@@ -185,11 +176,7 @@ class Spool:
             return None
         if level == "acknowledged" and self.shelf.retention.is_acknowledged(self.epoch.id, seq):
             return None
-        future: asyncio.Future[None] = self._loop.create_future()
-        if level == "committed":
-            self._commit_waiters.append((seq, future))
-        else:
-            self._receipt_waiters.setdefault(seq, []).append(future)
+        future = self._waiters.for_durable(seq) if level == "committed" else self._waiters.for_receipt(seq)
         if not self._committing:
             self._loop.call_soon(self._commit)
         else:
@@ -200,9 +187,7 @@ class Spool:
         """These records are in a published checkpoint, *verified by the caller*. Segments nobody needs are deleted."""
         self.shelf.acknowledge(epoch, first_seq, count)
         if epoch == self.epoch.id:
-            covered = range(first_seq, first_seq + count)
-            for seq in [one for one in self._receipt_waiters if one in covered]:
-                _resolve(self._receipt_waiters.pop(seq))
+            self._waiters.received(first_seq, count)
             end = self.shelf.retention.acknowledged[epoch].end_of(0)
             while self._commit_times and self._commit_times[0][0] <= end:
                 self._commit_times.popleft()
@@ -235,15 +220,6 @@ class Spool:
             self._deleted(None, error)
         finally:
             os.close(self._lock)
-
-    def _item(self, draft: Draft, seq: int, prev: str | None) -> Item:
-        salt = self._random.take(SALT_SIZE)
-        nonce, sealed = self.epoch.seal(seq, draft.openings) if draft.openings else (b"", b"")
-        leaf = Leaf(
-            type=draft.type, producer=self.options.producer, slot=self.options.slot, epoch=self.epoch.id, seq=seq,
-            prev=prev, time=draft.time, call_id=draft.call_id, body=encode_digest(body_digest(salt, draft.body)),
-        )  # fmt: skip
-        return Item(encode_leaf(leaf), salt, draft.body, nonce, sealed)
 
     def _track(self, drafts: Sequence[Draft], number: int) -> None:
         retention = self.shelf.retention
@@ -346,11 +322,10 @@ class Spool:
         self._let_go()
         if not self._commit_times or self._monotonic() - self._commit_times[-1][1] > 1:
             self._commit_times.append((self._durable_seq, self._monotonic()))
-        while self._commit_waiters and self._commit_waiters[0][0] < self._durable_seq:
-            _resolve([self._commit_waiters.popleft()[1]])
+        self._waiters.durable(self._durable_seq)
         self.durable.set()
         self._delete()
-        if self._commit_again or self._commit_waiters:
+        if self._commit_again or self._waiters.want_durable:
             self._commit()
         elif self._seq > self._durable_seq and self._commit_timer is None:
             self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
@@ -362,10 +337,8 @@ class Spool:
         self._committing = False
         self._trouble = f"{self.shelf.folder}: could not be made durable ({error.strerror}). Check the disk"
         self.last_error = self._trouble
-        while self._commit_waiters:
-            future = self._commit_waiters.popleft()[1]
-            if not future.done():
-                future.set_exception(self._refusal(self._trouble))
+        trouble = self._trouble
+        self._waiters.fail_durable(lambda: self._refusal(trouble))
         self._active = None
         numbers = [one.number for one in self._unsynced]
         self._abandon(self._unsynced)
@@ -423,9 +396,3 @@ class Spool:
         self.refused += 1
         self.last_error = operator
         return RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE, operator=operator)
-
-
-def _resolve(futures: Sequence["asyncio.Future[None]"]) -> None:
-    for future in futures:
-        if not future.done():
-            future.set_result(None)

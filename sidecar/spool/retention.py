@@ -56,10 +56,10 @@ class Retention:
         """Note that these records are in a published checkpoint; return how many were not noted before."""
         return self.acknowledged.setdefault(epoch, Ranges()).add(first, count)
 
-    def is_acknowledged(self, epoch: str, seq: int) -> bool:
-        """Whether this record is in a published checkpoint."""
+    def is_acknowledged(self, epoch: str, first: int, count: int = 1) -> bool:
+        """Whether these records are in a published checkpoint."""
         ranges = self.acknowledged.get(epoch)
-        return ranges is not None and ranges.covers(seq, seq + 1)
+        return ranges is not None and ranges.covers(first, first + count)
 
     def opened(self, call_id: str, number: int) -> None:
         """A decision of this call, which permits, stands in segment `number`."""

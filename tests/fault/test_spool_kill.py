@@ -75,4 +75,4 @@ def test_no_written_record_is_lost_however_often_the_writer_is_killed(tmp_path: 
     for epoch, seq in promised:
         assert have[epoch] == list(range(len(have[epoch])))
         assert len(have[epoch]) >= seq + 1
-    assert [epoch for epoch in have] == [epoch for epoch, _ in promised]
+    assert list(have) == [epoch for epoch, _ in promised]

@@ -59,7 +59,14 @@ class Calls:
         return self.random.choice(values)
 
     def instant(self, good: str):
-        return self.often(good, None, "2026-11-22T12:00:00Z", "2026-11-21T11:00:00Z", "2026-11-22T14:00:00+02:00", "2030-01-01T00:00:00Z")
+        return self.often(
+            good,
+            None,
+            "2026-11-22T12:00:00Z",
+            "2026-11-21T11:00:00Z",
+            "2026-11-22T14:00:00+02:00",
+            "2030-01-01T00:00:00Z",
+        )
 
     def person(self) -> Person:
         return Person(
@@ -85,11 +92,16 @@ class Calls:
 
     def resource(self) -> Resource:
         categories, classes = self.any(*_SHAPES, _SHAPES[0], _SHAPES[0])
-        us, non_us, unknown = self.any((1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 3, 1), (1, 1, 0), (0, 2, 2), (0, 0, 0), (60, 0, 0), (300, 0, 0))
+        if self.random.random() < 0.15:
+            return Resource(type="profile", categories=categories, classes=classes, subjects=SubjectCounts(pending=True),
+                            location=self.place())  # fmt: skip
+        us, non_us, unknown = self.any(
+            (1, 0, 0), (0, 1, 0), (0, 0, 1), (2, 3, 1), (1, 1, 0), (0, 2, 2), (0, 0, 0), (60, 0, 0), (300, 0, 0)
+        )
         return Resource(
             type="profile", categories=categories, classes=classes, listed_identifiers=self.any((), ("d",)),
             subjects=SubjectCounts(us=us, non_us=non_us, unknown=unknown, own=self.any(0, 1, us + non_us + unknown),
-                                   pending=self.random.random() < 0.2),
+                                   pending=self.random.random() < 0.05),
             location=self.place(),
         )  # fmt: skip
 
@@ -132,7 +144,9 @@ def broken_promise(request: AccessRequest, decision: Decision) -> str | None:
     excepted = any(reason.code == "exception" for reason in decision.reasons)
     if excepted and (decision.ttl_seconds or not request.context.exceptions):
         return "an exception out of nowhere, or one that is remembered"
-    protected = "protected" in request.resource.classes or (not request.resource.classes and request.resource.categories)
+    protected = "protected" in request.resource.classes or (
+        not request.resource.classes and request.resource.categories
+    )
     dropped = {one.subjects for one in decision.obligations if isinstance(one, DropRecords)}
     waiting = subjects.pending and phase == "request" and request.action.name in READING
     nobody = not (subjects.us or subjects.non_us or subjects.unknown or waiting)
@@ -143,7 +157,9 @@ def broken_promise(request: AccessRequest, decision: Decision) -> str | None:
     if not protected or excepted:
         return None
     cleared = (
-        subject.person.us_personnel is True if subject.kind == "personnel" else subject.workload.operated_from in US_PLACES
+        subject.person.us_personnel is True
+        if subject.kind == "personnel"
+        else subject.workload.operated_from in US_PLACES
     )
     if cleared:
         return None

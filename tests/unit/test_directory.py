@@ -71,7 +71,10 @@ def test_everything_a_row_says_comes_back(target: Path) -> None:
     assert found.person("uma") is entry
     entity = found.entity("acme")
     assert entity is not None
-    assert msgspec.json.decode(msgspec.json.encode(entity)) == {**entities[0], "owners": [{"id": "uma", "share": "33.3"}]}
+    assert msgspec.json.decode(msgspec.json.encode(entity)) == {
+        **entities[0],
+        "owners": [{"id": "uma", "share": "33.3"}],
+    }
     assert found.entity("uma") is None
 
 
@@ -97,7 +100,10 @@ def test_leaves_that_are_not_given_are_null(target: Path) -> None:
     [
         ({}, 3600.0),
         ({"vetted_until": "2026-11-18T11:16:40Z"}, 600.0),
-        ({"training": [{"id": "a", "until": "2026-11-18T11:26:40Z"}, {"id": "b", "until": "2026-11-18T11:11:40Z"}]}, 300.0),
+        (
+            {"training": [{"id": "a", "until": "2026-11-18T11:26:40Z"}, {"id": "b", "until": "2026-11-18T11:11:40Z"}]},
+            300.0,
+        ),
         ({"engagement": {"until": "2026-11-18T11:08:40Z"}}, 120.0),
         ({"engagement": {"from": "2026-11-18T11:08:40Z"}}, 120.0),
         ({"vetted_until": "2025-01-01T00:00:00Z"}, 3600.0),  # lapsed before: nothing changes any more
@@ -112,7 +118,9 @@ def test_an_answer_ends_with_the_first_thing_that_ends(target: Path, changes: di
     assert entry.expires_at == NOW + after
 
 
-@given(ids=st.sets(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=8), max_size=200))
+@given(
+    ids=st.sets(st.text(st.characters(min_codepoint=0x21, max_codepoint=0x7E), min_size=1, max_size=8), max_size=200)
+)
 @settings(max_examples=30, deadline=None)
 def test_everybody_is_found_and_nobody_else(tmp_path_factory: pytest.TempPathFactory, ids: set[str]) -> None:
     target = tmp_path_factory.mktemp("d") / "d.snapshot"
@@ -335,7 +343,7 @@ def test_every_flipped_bit_and_every_cut_is_found(target: Path) -> None:
     write(target, [person(str(number)) for number in range(3)])
     whole = target.read_bytes()
     damaged = target.with_suffix(".damaged")
-    for at in [*range(0, 700), *range(700, PAGE, 97), *range(PAGE, len(whole))]:
+    for at in [*range(700), *range(700, PAGE, 97), *range(PAGE, len(whole))]:
         data = bytearray(whole)
         data[at] ^= 1 << at % 8
         damaged.write_bytes(data)
@@ -382,7 +390,9 @@ def test_garbage_is_never_a_directory(tmp_path_factory: pytest.TempPathFactory, 
         Directory(target, 3600)
 
 
-@pytest.mark.parametrize("sections", [{}, {"people.rows": b""}, {"people.hashes": b"1234567", "people.hashes.fan": b"12"}])
+@pytest.mark.parametrize(
+    "sections", [{}, {"people.rows": b""}, {"people.hashes": b"1234567", "people.hashes.fan": b"12"}]
+)
 def test_a_whole_file_with_other_content_is_refused(target: Path, sections: dict[str, bytes]) -> None:
     with SnapshotWriter(target, "directory") as writer:
         for name, data in sections.items():

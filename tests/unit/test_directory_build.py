@@ -78,7 +78,7 @@ BAD_PEOPLE = [
     ({"engagement": {"type": "contractor"}}, "Invalid enum value 'contractor'", "Keys"),
     ({"engagement": {"type": "vendor", "counterparty": "acne"}}, "'acne' is no entity", "Did you mean 'acme'?"),
     ({"engagement": {"from": AS_OF, "until": AS_OF}}, "engagement.from is not before", "Correct"),
-    ({"covered_person": {"value": "no"}}, "unknown field `covered_person`", "Known"),
+    ({"covered_person": {"value": "no"}}, "unknown field `covered_person`", "Did you mean"),
 ]
 
 
@@ -112,6 +112,7 @@ BAD_ENTITIES = [
     ({"owners": [{"id": "b", "share": 100.1}]}, "no percentage"),
     ({"owners": [{"id": "b", "share": "NaN"}]}, "no percentage"),
     ({"owners": [{"id": "b", "share": "Infinity"}]}, "no percentage"),
+    ({"owners": [{"id": "b", "share": 1e-13}]}, "no percentage"),
     ({"owners": [{"id": "b", "share": 50.1}, {"id": "c", "share": 50}]}, "the shares make 100.1 %"),
     ({"owners": [{"id": "b", "share": 5}, {"id": "b", "share": 5}]}, "'b' is in owners twice"),
     ({"owners": [{"id": "b", "shares": 5}]}, "Did you mean 'share'?"),

@@ -118,6 +118,29 @@ def test_a_message_without_duties_leaves_as_the_same_object():
     assert state.subjects == {("person", "us-1")}
 
 
+def test_the_count_of_an_untouched_message_reaches_maps_and_any_values():
+    book = new("Book")(profiles=[us()], more=[pack(us()), pack(us())], notes={7: "a", 0: "b"})
+    book.by_id["us-2"].user_id = "fr-2"
+    book.by_owner[""].serial = "s"
+    book.plain["x"].serial = "s"
+    for key, value in {"fr-1": pack(fr()), "fr-2": pack(new("Email")(handle="h")), "fr-3": new("Profile")().extra}.items():
+        book.extras[key].CopyFrom(value)
+    unresolved = pack(us())
+    unresolved.type_url = "nowhere"
+    out, state, same = run("Trials/List", book, decided=frozenset({"public"}))
+    figures = state.by_class()
+    assert same
+    assert (figures.us.records, figures.non_us.records, figures.unknown.records) == (5, 3, 1)
+    assert figures.us.by_category == {"id_contact": 3, "user_content": 1}
+    assert figures.non_us.by_category == {"id_contact": 1, "public": 1}
+    assert figures.unknown.by_category == {"behaviour": 1, "id_device": 1, "user_content": 1}
+    book.extras["fr-9"].CopyFrom(unresolved)
+    book.more.append(unresolved)
+    figures = run("Trials/List", book, covered=True)[1].by_class()
+    assert figures.non_us.by_category == {"id_contact": 1, "public": 1, "unclassified": 1}
+    assert figures.unknown.by_category == {"behaviour": 1, "id_device": 1, "user_content": 1, "unclassified": 1}
+
+
 def test_duties_that_find_nothing_leave_the_same_object():
     book = new("Book")(profiles=[fr()], next_page="2")
     assert run("Trials/List", book, Duties(redact=frozenset({"human_genomic"}), drop=frozenset({"us"})))[2]

@@ -118,6 +118,18 @@ def test_an_unknown_service_is_refused(path):
     assert codes(decide(changed(scene(number), path, None))) == {expected[path]}
 
 
+@pytest.mark.parametrize(
+    ("number", "path", "code"),
+    [
+        (3, "subject.person.location.country", "person_location"),
+        (17, "context.network.destination.country", "destination_not_allowed"),
+    ],
+)
+def test_any_known_place_is_not_an_unknown_one(number, path, code):
+    assert decide(scene(number)).permits
+    assert codes(decide(changed(scene(number), path, None))) == {code}
+
+
 @pytest.mark.parametrize(("path", "value"), [("context.time", "yesterday"), ("subject.as_of", "2026-11-22"),
                                              ("subject.person.vetted_until", "never")])  # fmt: skip
 def test_what_is_no_instant_gives_no_answer(path, value):
@@ -165,7 +177,8 @@ def test_reasons_are_of_the_closed_list_and_ordered():
     denying = reasons()["denying"].values()
     assert {one["code"] for one in denying} <= {code.value for code in ReasonCode}
     ranks = [one["rank"] for one in denying]
-    assert sorted(set(ranks)) == sorted(ranks) and min(ranks) > 0
+    assert sorted(set(ranks)) == sorted(ranks)
+    assert min(ranks) > 0
 
 
 def test_every_reason_an_operators_rule_can_give_has_one():

@@ -57,7 +57,14 @@ def test_the_calls_reach_every_part_of_the_policies():
     table = json.loads((POLICIES / "data/reasons/data.json").read_text())
     assert set(table["denying"]) | set(table["permitting"]) <= rules
     obligations = {one["id"] for answer in answers() for one in answer["obligations"]}
-    assert obligations == {"redact_fields", "mask_fields", "drop_records", "limit_records", "recheck_seconds", "require_durability"}
+    assert obligations == {
+        "redact_fields",
+        "mask_fields",
+        "drop_records",
+        "limit_records",
+        "recheck_seconds",
+        "require_durability",
+    }
 
 
 def test_no_unknown_leaf_helps():

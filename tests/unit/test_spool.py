@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 import json
+import os
 from base64 import b64encode
 from pathlib import Path
 
@@ -224,8 +225,6 @@ async def test_an_outcome_deleted_before_its_decision_is_remembered(tmp_path: Pa
     assert [call for _, call in state.closed] == ["ends"]
     spool._closed = True
     await asyncio.to_thread(spool._committer.stop)
-    import os
-
     os.close(spool._lock)
     successor = open_spool(tmp_path, segment_bytes=4096, max_bytes=1 << 20)
     assert [body.call_id for body in successor.recovered.unfinished] == ["stays"]
@@ -285,9 +284,13 @@ async def test_a_crash_between_state_and_removal_is_finished_by_the_next_start(t
 async def test_a_full_spool_refuses_decisions_but_takes_outcomes(tmp_path: Path) -> None:
     spool = open_spool(tmp_path, segment_bytes=16384, max_bytes=65536)
     decision = Draft("decision", TIME, "c", b"x" * 500, b"", True)
-    with pytest.raises(RecordError) as caught:
+
+    def fill() -> None:
         for _ in range(1000):
             spool.append([decision])
+
+    with pytest.raises(RecordError) as caught:
+        fill()
     assert caught.value.code == 14
     assert caught.value.reason == "record_unavailable"
     assert "record.max_bytes is 65536" in caught.value.operator
