@@ -62,7 +62,7 @@ ACCEPTED = [
     ),
     Accepted(
         name="not: a rule and an element of a set rule",
-        source='q if input.a == 1\n\ns contains x if some x in input.l\n\np := [1 | not q] if {\n  k := input.k\n  not s[k]\n}',
+        source="q if input.a == 1\n\ns contains x if some x in input.l\n\np := [1 | not q] if {\n  k := input.k\n  not s[k]\n}",
         want=[({"k": "z", "l": ["a"]}, [1]), ({"k": "a", "l": ["a"]}, UNDEFINED), ({"a": 1, "k": "z", "l": []}, [])],
     ),
     Accepted(
@@ -82,7 +82,7 @@ ACCEPTED = [
     ),
     Accepted(
         name="else",
-        source='p := 1 if {\n  input.a == 1\n} else := 2 if {\n  input.a == 2\n} else := 3',
+        source="p := 1 if {\n  input.a == 1\n} else := 2 if {\n  input.a == 2\n} else := 3",
         want=[({"a": 1}, 1), ({"a": 2}, 2), ({}, 3)],
     ),
     Accepted(
@@ -92,7 +92,7 @@ ACCEPTED = [
     ),
     Accepted(
         name="every",
-        source='p if {\n  every k, v in input.m {\n    v > 0\n    data.base.allowed[k]\n  }\n}',
+        source="p if {\n  every k, v in input.m {\n    v > 0\n    data.base.allowed[k]\n  }\n}",
         want=[({"m": {"US": 1}}, True), ({"m": {"US": 0}}, UNDEFINED), ({"m": {}}, True), ({"m": {"FR": 1}}, UNDEFINED), ({}, UNDEFINED)],
     ),
     Accepted(
@@ -107,7 +107,7 @@ ACCEPTED = [
     ),
     Accepted(
         name="object rule with bound parts, conflict",
-        source='o[k] := v if {\n  some x in input.l\n  k := x.k\n  v := x.v\n}\n\np := o',
+        source="o[k] := v if {\n  some x in input.l\n  k := x.k\n  v := x.v\n}\n\np := o",
         want=[({"l": [{"k": "a", "v": 1}, {"k": "b", "v": 2}]}, {"a": 1, "b": 2}), ({"l": [{"k": "a", "v": 1}, {"k": "a", "v": 2}]}, ERROR), ({}, {})],
     ),
     Accepted(
@@ -127,7 +127,7 @@ ACCEPTED = [
     ),
     Accepted(
         name="tables in data",
-        source='p := [l.max, data.base.list[1], t[input.n]] if {\n  l := data.base.limits[input.k]\n  t := data.base.numbers\n}',
+        source="p := [l.max, data.base.list[1], t[input.n]] if {\n  l := data.base.limits[input.k]\n  t := data.base.numbers\n}",
         want=[({"k": "a", "n": "1"}, [10, "b", "one"]), ({"k": "a", "n": 1}, UNDEFINED), ({"k": "z", "n": "1"}, UNDEFINED)],
     ),
     Accepted(
@@ -201,8 +201,8 @@ REFUSED = [
     Refused(source="p if { l := input.l\n  x := [(0, 1 in l)]\n  x }", code="membership", line=3),
     Refused(source="p if input.x in input.l == true", code="precedence"),
     # Heads that lose results, keys of `every` that iterate.
-    Refused(source='o[x.k] := x.v if some x in input.l\n\np := o', code="head_undefined"),
-    Refused(source='s contains input.m[x] if some x in input.l\n\np := s', code="head_undefined"),
+    Refused(source="o[x.k] := x.v if some x in input.l\n\np := o", code="head_undefined"),
+    Refused(source="s contains input.m[x] if some x in input.l\n\np := s", code="head_undefined"),
     Refused(source="p if { every v in input.l { not input.m[v] } }", code="every_key"),
     Refused(source="p if { every v in input.l { x := [input.m[v] | true]; x } }", code="every_key"),
     # Names.
@@ -238,7 +238,7 @@ REFUSED = [
     Refused(source="p := (1 + 2).x", code="rego_parse"),
     # Built-ins.
     Refused(source="p := time.now_ns()", code="builtin"),
-    Refused(source='p := time.add_date(0, 1, 1, 1)', code="builtin"),
+    Refused(source="p := time.add_date(0, 1, 1, 1)", code="builtin"),
     Refused(source='p := rand.intn("a", 3)', code="builtin"),
     Refused(source='p := uuid.rfc4122("a")', code="builtin"),
     Refused(source="p := opa.runtime()", code="builtin"),
@@ -251,22 +251,22 @@ REFUSED = [
     Refused(source='p := json.match_schema("{}", {})', code="builtin"),
     Refused(source='p := glob.match("*", [], "a")', code="builtin"),
     Refused(source='p := semver.is_valid("v1.0.0")', code="builtin"),
-    Refused(source='p := object.subset({}, [])', code="builtin"),
+    Refused(source="p := object.subset({}, [])", code="builtin"),
     Refused(source='p := to_number("0.1")', code="builtin"),
     Refused(source='p if print("x")', code="builtin"),
     Refused(source="p if walk(input, [_, 1])", code="builtin"),
     Refused(source="p := nowhere(1)", code="builtin"),
     Refused(source='p := sprintf("%f", [1])', code="argument"),
     Refused(source='p := sprintf("%d", [1])', code="argument"),
-    Refused(source='p := sprintf(input.f, [1])', code="argument"),
+    Refused(source="p := sprintf(input.f, [1])", code="argument"),
     Refused(source='p := sprintf("%v %v", [1])', code="argument"),
     Refused(source='p := sprintf("%v", [{1}])', code="argument"),
     Refused(source="p := numbers.range(1, input.n)", code="argument"),
     Refused(source="p := numbers.range(1, 100000)", code="argument"),
     Refused(source='p := regex.match("\\\\d", input.s)', code="argument"),
-    Refused(source='p := regex.match(`[[:alpha:]]`, input.s)', code="argument"),
-    Refused(source='p := regex.match(`(?i)a`, input.s)', code="argument"),
-    Refused(source='p := regex.match(`a**`, input.s)', code="argument"),
+    Refused(source="p := regex.match(`[[:alpha:]]`, input.s)", code="argument"),
+    Refused(source="p := regex.match(`(?i)a`, input.s)", code="argument"),
+    Refused(source="p := regex.match(`a**`, input.s)", code="argument"),
     Refused(source='p := regex.match(input.r, "a")', code="argument"),
     Refused(source="p if { count([1], 1) }", code="arity"),
     # `with`, recursion, other shapes.

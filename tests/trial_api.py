@@ -64,7 +64,7 @@ class Index:
     def __init__(self, *, fresh: bool = True) -> None:
         self.is_fresh = fresh
 
-    def classify(self, kind: str, id: str) -> str:
+    def classify(self, kind: str, id: str) -> str:  # noqa: A002 - the word of the port
         if id.startswith("us") or (id.isdecimal() and int(id) < 100):
             return "us"
         return "non_us" if id.startswith("fr") or id.isdecimal() else "unknown"

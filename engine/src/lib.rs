@@ -1,8 +1,6 @@
 //! The Python module `sidecar.decision._engine`: regorus, loaded only with policies on which it
 //! answers as OPA does, and bounded in time.
 
-use std::cell::Cell;
-use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use pyo3::create_exception;
@@ -10,7 +8,7 @@ use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
 use pyo3::types::PyBytes;
 use regorus::utils::limits::set_fallback_execution_timer_config;
-use regorus::{LimitError, Value};
+use regorus::Value;
 
 mod body;
 mod builtins;
@@ -23,9 +21,11 @@ mod nulls;
 mod patterns;
 mod problem;
 mod refuse;
+mod run;
 mod scan;
 
 use problem::Problem;
+use run::{caught, quiet_panics, run, Failure};
 
 create_exception!(_engine, EngineError, PyException, "The engine did not do what was asked.");
 create_exception!(_engine, LoadError, EngineError, "The bundle must not run here; `problems` lists why and where.");
@@ -43,36 +43,8 @@ create_exception!(
 );
 create_exception!(_engine, Undefined, EvaluationError, "The entrypoint has no value for this input.");
 
-thread_local! {
-    /// Set while a panic is caught and reported as an error: it needs no second report on stderr.
-    static QUIET: Cell<bool> = const { Cell::new(false) };
-}
-
-fn caught<T>(work: impl FnOnce() -> T) -> Option<T> {
-    QUIET.set(true);
-    let outcome = catch_unwind(AssertUnwindSafe(work)).ok();
-    QUIET.set(false);
-    outcome
-}
-
 /// Package, name, passed, error, microseconds.
 type TestResult = (String, String, bool, Option<String>, u64);
-
-enum Failure {
-    Late,
-    Undefined,
-    Wrong(String),
-}
-
-impl From<Failure> for PyErr {
-    fn from(failure: Failure) -> Self {
-        match failure {
-            Failure::Late => DeadlineExceeded::new_err("the evaluation took longer than the deadline"),
-            Failure::Undefined => Undefined::new_err("the entrypoint is undefined for this input"),
-            Failure::Wrong(text) => EvaluationError::new_err(text),
-        }
-    }
-}
 
 /// Policies and data, compiled and immutable. Every method may be called from several threads at once.
 ///
@@ -84,34 +56,6 @@ struct Engine {
     loaded: load::Loaded,
     entrypoint: String,
     deadline: Duration,
-}
-
-impl Engine {
-    /// Evaluate one rule on a fresh copy: nothing of an evaluation outlives it. The copy shares
-    /// policies and data, so it costs a few reference counts.
-    fn run(&self, rule: &str, input: Value, limit: Duration) -> Result<Value, Failure> {
-        let start = Instant::now();
-        let answer = caught(|| {
-            let mut engine = self.loaded.engine.clone();
-            engine.set_execution_timer_config(load::timer(limit));
-            engine.set_input(input);
-            engine.eval_rule(rule.to_string())
-        });
-        // An answer after the deadline is none, even if no look at the clock fell into the delay.
-        if start.elapsed() > limit {
-            return Err(Failure::Late);
-        }
-        match answer {
-            Some(Ok(Value::Undefined)) => Err(Failure::Undefined),
-            Some(Ok(value)) => match convert::unfit(&value, 0) {
-                Some(why) => Err(Failure::Wrong(format!("the answer holds {why}"))),
-                None => Ok(value),
-            },
-            Some(Err(error)) if error.downcast_ref::<LimitError>().is_some() => Err(Failure::Late),
-            Some(Err(error)) => Err(Failure::Wrong(Problem::in_one_line(&error))),
-            None => Err(Failure::Wrong("the engine failed on this input".to_string())),
-        }
-    }
 }
 
 fn seconds(value: f64) -> PyResult<Duration> {
@@ -151,7 +95,7 @@ impl Engine {
     /// TypeError for other types, ValueError beyond 64 bits or 64 levels, and EvaluationError.
     fn evaluate<'py>(&self, py: Python<'py>, document: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let input = convert::from_python(document, 0)?;
-        let value = py.detach(|| self.run(&self.entrypoint, input, self.deadline))?;
+        let value = py.detach(|| run(&self.loaded.engine, &self.entrypoint, input, self.deadline))?;
         convert::to_python(py, &value)
     }
 
@@ -159,7 +103,7 @@ impl Engine {
     fn evaluate_json<'py>(&self, py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let answer = py.detach(|| -> Result<_, PyErr> {
             let input = convert::from_json(document).map_err(PyValueError::new_err)?;
-            let value = self.run(&self.entrypoint, input, self.deadline)?;
+            let value = run(&self.loaded.engine, &self.entrypoint, input, self.deadline)?;
             serde_json::to_vec(&value).map_err(|e| EvaluationError::new_err(e.to_string()))
         })?;
         Ok(PyBytes::new(py, &answer))
@@ -177,8 +121,9 @@ impl Engine {
             if !package.starts_with(prefix) {
                 continue;
             }
+            let rule = format!("data.{package}.{name}");
             let start = Instant::now();
-            let outcome = py.detach(|| self.run(&format!("data.{package}.{name}"), Value::new_object(), limit));
+            let outcome = py.detach(|| run(&self.loaded.engine, &rule, Value::new_object(), limit));
             let (passed, error) = match outcome {
                 Ok(Value::Bool(true)) => (true, None),
                 Ok(_) | Err(Failure::Undefined) => (false, None),
@@ -200,12 +145,7 @@ impl Engine {
 #[pymodule]
 fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
-    let report = take_hook();
-    set_hook(Box::new(move |info| {
-        if !QUIET.get() {
-            report(info);
-        }
-    }));
+    quiet_panics();
     // The limit for whatever in regorus would not carry an engine's own.
     set_fallback_execution_timer_config(Some(load::timer(Duration::from_secs(1))));
     module.add_class::<Engine>()?;

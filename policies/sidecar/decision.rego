@@ -4,6 +4,9 @@
 #   The only entrypoint, `data.sidecar.decision`. Each package of rules answers `findings` with the names of its rules
 #   that deny; one that cannot be worked out leaves all of it undefined, which ends in the last branch. Deny overrides
 #   permit, all denying rules are listed, every permit names its rule, and what no rule permits is denied.
+#
+#   These policies judge calls that pass the sidecar. They cannot see database consoles, dumps, backups, replicas, log
+#   files, shared screens or what a person does with an answer they were allowed to read.
 # entrypoint: true
 package sidecar
 

@@ -11,18 +11,24 @@ findings(call) := set() if {
 	call.at_stake == false
 } else := data.sidecar.facts.failing(checks) if {
 	regions := data.data.regions
-	listed_storage := stored(regions.storage)
-	storage_window := window("storage", call.now) != ""
-	listed_destination := delivered(call, regions.destinations)
-	destination_window := window("destinations", call.now) != ""
 	checks := {
-		"sidecar.egress.storage": true in [listed_storage, storage_window],
-		"sidecar.egress.destination": true in [listed_destination, destination_window],
+		"sidecar.egress.storage": storage_allowed(call, regions),
+		"sidecar.egress.destination": destination_allowed(call, regions),
 	}
 }
 
+storage_allowed(call, regions) if {
+	stored(regions.storage) == true
+} else := window("storage", call.now) != ""
+
+destination_allowed(call, regions) if {
+	delivered(call, regions.destinations) == true
+} else := window("destinations", call.now) != ""
+
 # Why the permit holds although a place is not on the list. Counted.
 notes(call) := set() if {
+	data.data.regions.migration_windows == []
+} else := set() if {
 	call.at_stake == false
 } else := set() if {
 	stored(data.data.regions.storage) == true

@@ -120,3 +120,9 @@ test_what_is_handled_as_protected_leaves_as_protected if {
 	closed := {"resource": {"classes": ["public"], "categories": ["public", "id_contact"]}}
 	only(object.union(closed, leaving(frankfurt)), "sidecar.egress.destination")
 }
+
+test_a_migration_window_is_not_mentioned_for_other_subjects if {
+	decision := during([window], object.union(fixtures.subjects(0, 1, 0), stored(frankfurt)))
+	codes := [code | some reason in decision.reasons; code := reason.code]
+	codes == ["us_personnel"]
+}

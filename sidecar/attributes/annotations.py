@@ -47,21 +47,22 @@ def read(descriptors: Descriptors) -> Words:
     _check_numbers(descriptors)
     reader = _Reader()
     fields: dict[str, FieldWords] = {}
-    for name, one in descriptors.fields.items():
-        if one.has_options:
-            words = reader.field(one.GetOptions(), descriptors.place(name))
+    records: set[str] = set()
+    methods: dict[str, MethodWords] = {}
+    for name, options in descriptors.options.items():
+        place = descriptors.place(name)
+        if name in descriptors.methods:
+            said = reader.method(options, place)
+            if said is not None:
+                methods[name] = said
+        elif name in descriptors.messages:
+            if reader.is_record(options, place):
+                records.add(name)
+        else:
+            words = reader.field(options, place)
             if words is not None:
                 fields[name] = words
-    records = frozenset(
-        name for name, message in descriptors.messages.items()
-        if message.has_options and reader.is_record(message.GetOptions(), descriptors.place(name))
-    )  # fmt: skip
-    methods: dict[str, MethodWords] = {}
-    for key, method in descriptors.methods.items():
-        said = reader.method(method.GetOptions(), descriptors.place(key))
-        if said is not None:
-            methods[key] = said
-    return Words(fields=fields, records=records, methods=methods)
+    return Words(fields=fields, records=frozenset(records), methods=methods)
 
 
 class _Reader:
@@ -77,7 +78,7 @@ class _Reader:
             name: GetMessageClass(pool.FindMessageTypeByName(f"customhouse.view.{name}")) for name in _VIEW
         }
 
-    def field(self, options: Message, where: str) -> FieldWords | None:
+    def field(self, options: bytes, where: str) -> FieldWords | None:
         """What a field's options say; None when nothing."""
         data = self._part("FieldView", options, "data", where)
         subject = self._part("FieldView", options, "subject", where)
@@ -90,11 +91,11 @@ class _Reader:
             country=None if country is None else country.authoritative,
         )
 
-    def is_record(self, options: Message, where: str) -> bool:
+    def is_record(self, options: bytes, where: str) -> bool:
         """Whether a message is one record of one subject."""
         return self._part("MessageView", options, "record", where) is not None
 
-    def method(self, options: Message, where: str) -> MethodWords | None:
+    def method(self, options: bytes, where: str) -> MethodWords | None:
         """What a method's options say; None when nothing."""
         access = self._part("MethodView", options, "access", where)
         if access is None:
@@ -102,9 +103,9 @@ class _Reader:
         subject = _SUBJECT.get(access.subject, str(access.subject))
         return method_words(access.action, access.resource, access.categories, subject, where)
 
-    def _part(self, view: str, options: Message, name: str, where: str) -> Any:
+    def _part(self, view: str, options: bytes, name: str, where: str) -> Any:
         try:
-            seen = self._classes[view].FromString(options.SerializeToString())
+            seen = self._classes[view].FromString(options)
         except DecodeError:
             raise _foreign(where) from None
         if not seen.HasField(name):

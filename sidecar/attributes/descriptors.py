@@ -1,13 +1,15 @@
 """An API as its own descriptors tell it: a private pool built from the bytes of a FileDescriptorSet.
 
-* The pool is ours alone: nothing a set contains can replace a type that this process uses itself.
+* The pool is ours alone: nothing a set contains can replace a type that this process uses itself, and no extension
+  that this process happens to know changes how the set is read.
 * A set in any order loads. Files of the protobuf runtime that it leaves out are supplied; `annotations.proto` may be
   left out (its words are read from the options' bytes, see `annotations`); any other missing file is asked for.
 """
 
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import cast
 
 from google.protobuf import (
     any_pb2,
@@ -20,9 +22,10 @@ from google.protobuf import (
     wrappers_pb2,
 )
 from google.protobuf.descriptor import Descriptor, FieldDescriptor, FileDescriptor, MethodDescriptor
-from google.protobuf.descriptor_pb2 import FileDescriptorProto, FileDescriptorSet
+from google.protobuf.descriptor_pb2 import DescriptorProto, FieldDescriptorProto, FileDescriptorProto, FileDescriptorSet
 from google.protobuf.descriptor_pool import DescriptorPool
 from google.protobuf.message import DecodeError
+from google.protobuf.message_factory import GetMessageClass
 
 from sidecar.errors import ConfigurationError
 
@@ -41,7 +44,8 @@ class Descriptors:
     """The types and methods of a descriptor set, in a pool of their own.
 
     `fields` holds extension fields too, by their full name; `methods` is keyed "package.Service/Method"; `files` says
-    which file of the set an element (message, field or method key) comes from.
+    which file of the set an element (message, field or method key) comes from; `options` holds the bytes of the
+    options of each element that has any.
     """
 
     where: str
@@ -50,6 +54,7 @@ class Descriptors:
     fields: Mapping[str, FieldDescriptor]
     methods: Mapping[str, MethodDescriptor]
     files: Mapping[str, str]
+    options: Mapping[str, bytes]
 
     def place(self, element: str) -> str:
         """Where an element stands, for an error: the set, the file, the element."""
@@ -74,45 +79,76 @@ def parse(data: bytes, where: str) -> Descriptors:
     with different contents.
     """
     pool = DescriptorPool()
-    found = Descriptors(where=where, pool=pool, messages={}, fields={}, methods={}, files={})
-    for proto in _in_order(_files(data, where), where):
+    found = _Found()
+    schema = _schema()
+    for proto in _in_order(_files(data, schema, where), schema, where):
         try:
             pool.AddSerializedFile(proto.SerializeToString())
             file = pool.FindFileByName(proto.name)
         except (TypeError, KeyError) as error:
             raise ConfigurationError(f"{proto.name} is not valid: {error}", where=where, fix=_MAKE) from None
-        _register(found, file)
-    return found
+        found.add(file, proto)
+    return Descriptors(
+        where=where, pool=pool, messages=found.messages, fields=found.fields, methods=found.methods,
+        files=found.files, options=found.options,
+    )  # fmt: skip
 
 
-def _register(found: Descriptors, file: FileDescriptor) -> None:
-    messages: dict[str, Descriptor] = {}
-    fields: dict[str, FieldDescriptor] = {one.full_name: one for one in file.extensions_by_name.values()}
-    methods: dict[str, MethodDescriptor] = {}
-    for message in _nested(file.message_types_by_name):
-        messages[message.full_name] = message
-        fields.update((one.full_name, one) for one in [*message.fields, *message.extensions])
-    for service in file.services_by_name.values():
-        methods.update((f"{service.full_name}/{method.name}", method) for method in service.methods)
-    found.messages.update(messages)  # type: ignore[attr-defined]
-    found.fields.update(fields)  # type: ignore[attr-defined]
-    found.methods.update(methods)  # type: ignore[attr-defined]
-    for name in [*messages, *fields, *methods]:
-        found.files[name] = file.name  # type: ignore[index]
+def _schema() -> type[FileDescriptorSet]:
+    """`google.protobuf.FileDescriptorSet` of a pool of its own, in which all custom options are unknown fields."""
+    pool = DescriptorPool()
+    pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)
+    return cast("type[FileDescriptorSet]", GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FileDescriptorSet")))
 
 
-def _nested(types: Mapping[str, Descriptor]) -> Iterator[Descriptor]:
-    """The types and those declared inside them, without the entries of maps, which are no types of their own."""
-    for message in types.values():
-        if message.has_options and message.GetOptions().map_entry:
-            continue
-        yield message
-        yield from _nested(message.nested_types_by_name)
+class _Found:
+    """What the files hold, added up."""
+
+    def __init__(self) -> None:
+        self.messages: dict[str, Descriptor] = {}
+        self.fields: dict[str, FieldDescriptor] = {}
+        self.methods: dict[str, MethodDescriptor] = {}
+        self.files: dict[str, str] = {}
+        self.options: dict[str, bytes] = {}
+
+    def add(self, file: FileDescriptor, proto: FileDescriptorProto) -> None:
+        """One file, both as the pool understood it and as it was written."""
+        prefix = f"{proto.package}." if proto.package else ""
+        for written in proto.message_type:
+            self._message(file.message_types_by_name[written.name], written, file.name)
+        self._fields(file.extensions_by_name.values(), proto.extension, file.name)
+        for service in proto.service:
+            described = file.services_by_name[service.name]
+            for method in service.method:
+                key = f"{prefix}{service.name}/{method.name}"
+                self.methods[key] = described.methods_by_name[method.name]
+                self._note(key, file.name, method.options.SerializeToString())
+
+    def _message(self, message: Descriptor, written: DescriptorProto, file: str) -> None:
+        if written.options.map_entry:
+            return  # no type of its own
+        self.messages[message.full_name] = message
+        self._note(message.full_name, file, written.options.SerializeToString())
+        self._fields(message.fields, written.field, file)
+        self._fields(message.extensions, written.extension, file)
+        for nested in written.nested_type:
+            self._message(message.nested_types_by_name[nested.name], nested, file)
+
+    def _fields(self, fields: Iterable[FieldDescriptor], written: Iterable[FieldDescriptorProto], file: str) -> None:
+        options = {one.name: one.options.SerializeToString() for one in written}
+        for one in fields:
+            self.fields[one.full_name] = one
+            self._note(one.full_name, file, options[one.name])
+
+    def _note(self, name: str, file: str, options: bytes) -> None:
+        self.files[name] = file
+        if options:
+            self.options[name] = options
 
 
-def _files(data: bytes, where: str) -> dict[str, FileDescriptorProto]:
+def _files(data: bytes, schema: type[FileDescriptorSet], where: str) -> dict[str, FileDescriptorProto]:
     try:
-        found = FileDescriptorSet.FromString(data)
+        found = schema.FromString(data)
     except DecodeError:
         raise ConfigurationError("these bytes are no FileDescriptorSet", where=where, fix=_MAKE) from None
     files: dict[str, FileDescriptorProto] = {}
@@ -125,7 +161,9 @@ def _files(data: bytes, where: str) -> dict[str, FileDescriptorProto]:
     return files
 
 
-def _in_order(files: dict[str, FileDescriptorProto], where: str) -> Iterator[FileDescriptorProto]:
+def _in_order(
+    files: dict[str, FileDescriptorProto], schema: type[FileDescriptorSet], where: str
+) -> Iterator[FileDescriptorProto]:
     """The files, each after those it imports. An absent annotations file is struck from the imports."""
     done: set[str] = set()
     entered: list[str] = []
@@ -136,7 +174,7 @@ def _in_order(files: dict[str, FileDescriptorProto], where: str) -> Iterator[Fil
         if name in entered:
             raise ConfigurationError(f"{name} imports itself by way of {importer}", where=where, fix=_MAKE)
         entered.append(name)
-        proto = files.get(name) or _runtime(name)
+        proto = files.get(name) or _runtime(name, schema)
         if proto is None:
             raise ConfigurationError(f"{importer} imports {name}, which the set lacks", where=where, fix=_MAKE)
         if ANNOTATIONS_FILE in proto.dependency and ANNOTATIONS_FILE not in files:
@@ -151,15 +189,19 @@ def _in_order(files: dict[str, FileDescriptorProto], where: str) -> Iterator[Fil
         yield from visit(name, name)
 
 
-def _runtime(name: str) -> FileDescriptorProto | None:
+def _runtime(name: str, schema: type[FileDescriptorSet]) -> FileDescriptorProto | None:
     data = _RUNTIME.get(name)
-    return None if data is None else FileDescriptorProto.FromString(data)
+    if data is None:
+        return None
+    proto = schema().file.add()
+    proto.MergeFromString(data)
+    return proto
 
 
 def _without_annotations(proto: FileDescriptorProto) -> FileDescriptorProto:
     kept = [(index, name) for index, name in enumerate(proto.dependency) if name != ANNOTATIONS_FILE]
     moved = {old: new for new, (old, _) in enumerate(kept)}
-    copy = FileDescriptorProto()
+    copy = type(proto)()
     copy.CopyFrom(proto)
     copy.dependency[:] = [name for _, name in kept]
     copy.public_dependency[:] = [moved[index] for index in proto.public_dependency if index in moved]

@@ -160,7 +160,7 @@ def _run_tests(folder: Path, engine: _engine.Engine) -> int:
         more = [f"and {len(failed) - _SHOWN} more"] if len(failed) > _SHOWN else []
         raise ConfigurationError(
             "the bundle's own tests fail: " + ", ".join(failed[:_SHOWN] + more), where=str(folder),
-            fix="Run `opa test -b` or `sidecar policy test` on the folder and mend policy or test",
+            fix="Run `opa test -b` on the folder and mend policy or test",
         )  # fmt: skip
     if not results:
         raise ConfigurationError(

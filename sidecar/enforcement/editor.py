@@ -14,7 +14,7 @@ from sidecar.attributes.plans import FieldPlan, Plan
 from sidecar.attributes.presence import Ids, Unit, held, inventory, is_unit, within
 from sidecar.attributes.reach import reach_of
 from sidecar.attributes.words import IMPERSONAL, UNCLASSIFIED
-from sidecar.enforcement.release import Classes, Release, class_of
+from sidecar.enforcement.release import Classes, Release, classes_of
 from sidecar.vocabulary import SubjectClass
 
 SHOWN = 4
@@ -92,14 +92,14 @@ class Editor:
         if self._room is None and loose not in self._orders.drop:
             return _Doom.NONE
         _, outside = inventory(self._source, message)
-        if outside <= IMPERSONAL or self._admits(loose):
+        if outside <= IMPERSONAL or self._admits({loose}):
             return _Doom.NONE
         self._state.dropped += 1
         return _Doom.PERSONAL
 
-    def _admits(self, class_: SubjectClass) -> bool:
-        """Whether one more record of this class may leave; takes its place if so."""
-        if class_ in self._orders.drop:
+    def _admits(self, classes: set[SubjectClass]) -> bool:
+        """Whether one more record may leave that concerns subjects of these classes; takes its place if so."""
+        if not self._orders.drop.isdisjoint(classes):
             return False
         if self._room is not None:
             if self._room <= 0:
@@ -116,7 +116,7 @@ class Editor:
         if not is_unit(plan, message, ids):
             self._fields(plan, message, found, doom)
             return doom is _Doom.NONE or filled(message)
-        if self._admits(class_of(ids, self._classes)):
+        if self._admits(classes_of(ids, self._classes)):
             self._keep(plan, message, ids, set())
             return True
         self._state.dropped += 1
@@ -221,7 +221,7 @@ class Editor:
         """An entry whose key names a subject: a record."""
         child = field.child
         ids = [key] if child is None else [key, *self._named(child, value)]
-        if not self._admits(class_of(ids, self._classes)):
+        if not self._admits(classes_of(ids, self._classes)):
             self._state.dropped += 1 + (0 if child is None else within(self._source, child, value))
             return False
         inside = set() if field.category is None else {field.category}

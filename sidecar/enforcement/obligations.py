@@ -4,7 +4,8 @@
   durability. A field both redacted and masked is redacted.
 * A record is removed as a whole: an element of a list, an entry of a map with its key, a field, or the message itself.
   A message that names a subject without being annotated `record` loses what belongs to that subject and keeps the
-  records of others inside it. The most sensitive class among those whom a record names decides.
+  records of others inside it. A record goes when *any* of those whom it names is of a dropped class, and counts under
+  the most sensitive.
 * Unknown fields, and Any values that cannot be resolved or hold categories that nothing decided about, leave only
   under a permit that covers `unclassified`.
 * A message in which nothing had to change leaves as the very bytes that came. Any other is encoded deterministically.

@@ -39,13 +39,13 @@ class EnforcementPoint:
         await self._streams.watch()
 
     async def unary(self, call: Call, request: bytes) -> Reply:
-        """A whole unary call. Raises nothing but CancelledError, and then the outcome has been written."""
+        """A whole unary call. Whatever it raises (CancelledError, or a fault of ours), the outcome has been written."""
         guarded = self._begin(call)
         try:
             reply = await self._unary(guarded, request)
             final = await guarded.finish(reply.final)
-        except asyncio.CancelledError:
-            await guarded.finish(_given_up(call))
+        except BaseException as error:
+            await guarded.finish(_given_up(call, error))
             raise
         headers = (*reply.headers, (CALL_ID, guarded.call_id))
         return Reply(message=reply.message if final.code is Code.OK else None, headers=headers, final=final)
@@ -72,7 +72,7 @@ class EnforcementPoint:
         return Reply(message=released, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final))
 
     async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
-        """A call of any kind, message by message. Raises nothing but CancelledError."""
+        """A call of any kind, message by message. As `unary`, whatever it raises has its outcome written."""
         if self._parts.describer.unguarded(call.method):
             return await relay(self._parts.upstream, call, call.metadata, requests, answer, _remaining(call))
         guarded = self._begin(call)
@@ -84,8 +84,8 @@ class EnforcementPoint:
                     guarded, self._parts.upstream, self._streams, requests, answer, _remaining(call)
                 )
             return await guarded.finish(final)
-        except asyncio.CancelledError:
-            await guarded.finish(_given_up(call))
+        except BaseException as error:
+            await guarded.finish(_given_up(call, error))
             raise
 
     async def _reflection(self, guarded: Guarded, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
@@ -117,6 +117,8 @@ def _remaining(call: Call) -> float | None:
     return None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
 
 
-def _given_up(call: Call) -> Final:
+def _given_up(call: Call, why: BaseException) -> Final:
+    if not isinstance(why, asyncio.CancelledError):
+        return Final(code=Code.UNAVAILABLE, message="the sidecar failed")
     late = call.deadline is not None and time.monotonic() >= call.deadline
     return Final(code=Code.DEADLINE_EXCEEDED if late else Code.CANCELLED, message="the caller has gone")

@@ -16,11 +16,9 @@ def weightiest(found: Iterable[SubjectClass]) -> SubjectClass:
     return max(found, key=_WEIGHT.__getitem__, default="unknown")
 
 
-def class_of(ids: Ids, classes: Classes) -> SubjectClass:
-    """The class of a record: the most sensitive among those whom it names. One that nobody classified is unknown."""
-    if len(ids) == 1:
-        return classes.get(ids[0], "unknown")
-    return weightiest(classes.get(key, "unknown") for key in ids)
+def classes_of(ids: Ids, classes: Classes) -> set[SubjectClass]:
+    """The classes of those whom a record names. One that nobody classified is unknown, and so is a nameless one."""
+    return {classes.get(key, "unknown") for key in ids} or {"unknown"}
 
 
 class Release:
@@ -53,7 +51,7 @@ class Release:
         for ids, categories in units:
             self.records += 1
             self.subjects.update(ids)
-            self._add(class_of(ids, classes), categories)
+            self._add(weightiest(classes_of(ids, classes)), categories)
 
     def loose(self, categories: set[str], class_: SubjectClass) -> None:
         """Count what stands outside any record, if it is about somebody at all: one record of this class."""

@@ -8,13 +8,16 @@ table       one row is
 ==========  ==========================================================================================================
 ``entry``   a record: ``idx``, claimed ``time`` (microseconds since 1970) and its terms as numbers of ``word``
 ``tag``     a reason or category of a record
-``word``    a text and its number; ``kind``: person, service, producer, type, effect, reason, category
+``word``    a text, its number and in how many records it is; ``kind``: person, service, producer, type, effect, reason,
+            category
 ``block``   lowest and highest time of 1024 consecutive records: narrows a time range without an index over times
 ``cursor``  records below ``idx`` are in here
 ==========  ==========================================================================================================
 """
 
+import re
 import threading
+from collections import Counter
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -23,7 +26,6 @@ from pathlib import Path
 from sqlite3 import Connection
 from sqlite3 import Error as SqliteError
 from typing import Any
-from uuid import UUID
 
 from sidecar.errors import ConfigurationError
 from sidecar.oversight.extract import Terms, microseconds, terms_of
@@ -32,6 +34,8 @@ from sidecar.oversight.storage import Discovery, Storage
 
 BLOCK = 1024
 _KNOWN_WORDS = 200_000
+_UUID = re.compile(r"[0-9a-f]{8}(?:-[0-9a-f]{4}){3}-[0-9a-f]{12}", re.ASCII)
+_HEX = re.compile(r"[0-9a-f]{32}", re.ASCII)
 _TABLES = """
 PRAGMA synchronous = NORMAL;
 BEGIN IMMEDIATE;
@@ -47,7 +51,7 @@ CREATE INDEX IF NOT EXISTS by_call ON entry (call) WHERE call IS NOT NULL;
 CREATE TABLE IF NOT EXISTS tag (word INTEGER NOT NULL, idx INTEGER NOT NULL, PRIMARY KEY (word, idx))
     STRICT, WITHOUT ROWID;
 CREATE TABLE IF NOT EXISTS word (id INTEGER PRIMARY KEY, kind TEXT NOT NULL, text TEXT NOT NULL,
-    UNIQUE (kind, text)) STRICT;
+    uses INTEGER NOT NULL, UNIQUE (kind, text)) STRICT;
 CREATE TABLE IF NOT EXISTS block (no INTEGER PRIMARY KEY, low INTEGER NOT NULL, high INTEGER NOT NULL) STRICT;
 CREATE TABLE IF NOT EXISTS cursor (only INTEGER PRIMARY KEY CHECK (only = 1), idx INTEGER NOT NULL) STRICT;
 INSERT OR IGNORE INTO cursor VALUES (1, 0);
@@ -112,10 +116,13 @@ class SearchIndex:
             self._storage.discover(problems)
         end = records[-1].index + 1
         with self._write() as database:
-            database.executemany(
-                "REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", [self._entry(database, one) for one in terms]
-            )
-            database.executemany("REPLACE INTO tag VALUES (?, ?)", list(self._tags(database, terms)))
+            entries = [self._entry(database, one) for one in terms]
+            tags = sorted(self._tags(database, terms))
+            database.executemany("REPLACE INTO entry VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)", entries)
+            database.executemany("REPLACE INTO tag VALUES (?, ?)", tags)
+            uses = Counter(word for entry in entries for word in entry[2:7] if word is not None)
+            uses.update(word for word, _ in tags)
+            database.executemany("UPDATE word SET uses = uses + ?2 WHERE id = ?1", sorted(uses.items()))
             database.executemany(
                 "INSERT INTO block VALUES (?1, ?2, ?2) ON CONFLICT (no) DO UPDATE SET"
                 " low = min(low, ?2), high = max(high, ?2)",
@@ -147,7 +154,7 @@ class SearchIndex:
         if number is None:
             found = _find_word(database, kind, text)
             if found is None:
-                added = database.execute("INSERT INTO word (kind, text) VALUES (?, ?)", (kind, text))
+                added = database.execute("INSERT INTO word (kind, text, uses) VALUES (?, ?, 0)", (kind, text))
                 found = added.lastrowid or 0
             if len(self._words) >= _KNOWN_WORDS:
                 self._words.clear()
@@ -193,30 +200,25 @@ class SearchIndex:
     def _plan(self, query: Query) -> tuple[str, list[object]] | None:
         """SELECT and its values; None when a word of the query is in no record.
 
-        One table drives, in the order of how few records its terms name, and yields ascending indices; the others are
+        The term that is in the fewest records drives, by an index that yields ascending record indices; the others are
         looked up for each. `+column` keeps the planner from choosing another index.
         """
         bounds = self._bounds(query)
         if bounds is None:
             return None
-        terms: list[tuple[str, object]] = []
+        terms: list[_Term] = []
         for column, text in (("call", query.call_id), ("trace", query.trace)):
             if text is not None:
-                terms.append((column, _id_bytes(text)))
-        tags: list[int] = []
-        for kind, text in (("reason", query.reason), ("category", query.category), ("person", query.person),
-                           ("service", query.service), ("effect", query.effect), ("type", query.type),
-                           ("producer", query.producer)):  # fmt: skip
+                terms.append(_Term(0, column, _id_bytes(text)))
+        for kind in ("person", "reason", "category", "service", "effect", "type", "producer"):
+            text = getattr(query, kind)
             if text is None:
                 continue
-            number = self._known_word(kind, text)
-            if number is None:
+            rows = self._read("SELECT uses, id FROM word WHERE kind = ? AND text = ?", (kind, text))
+            if not rows:
                 return None
-            if kind in ("reason", "category"):
-                tags.append(number)
-            else:
-                terms.append((kind, number))
-        return _sql(query, terms, tags, bounds)
+            terms.append(_Term(rows[0][0], "tag" if kind in ("reason", "category") else kind, rows[0][1]))
+        return _sql(query, sorted(terms, key=lambda term: term.uses), bounds)
 
     def _bounds(self, query: Query) -> tuple[int, int] | None:
         """First and last index worth looking at, from `after` and the blocks' times."""
@@ -232,10 +234,6 @@ class SearchIndex:
                 return None
             high = rows[0][0] * BLOCK + BLOCK - 1
         return low, high
-
-    def _known_word(self, kind: str, text: str) -> int | None:
-        rows = self._read("SELECT id FROM word WHERE kind = ? AND text = ?", (kind, text))
-        return rows[0][0] if rows else None
 
     def _read(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
         try:
@@ -254,27 +252,28 @@ class SearchIndex:
         self._database.close()
 
 
-def _sql(
-    query: Query, terms: Sequence[tuple[str, object]], tags: Sequence[int], bounds: tuple[int, int]
-) -> tuple[str, list[object]]:
-    values: list[object] = []
-    exact = bool(terms) and terms[0][0] in ("call", "trace")
-    if tags and not exact:
-        where = ["tag.word = ?", "tag.idx BETWEEN ? AND ?"]
-        values += [tags[0], *bounds]
-        start, rest = "SELECT entry.idx FROM tag CROSS JOIN entry ON entry.idx = tag.idx", tags[1:]
-        driver = ""
-    else:
-        where, rest = ["entry.idx BETWEEN ? AND ?"], list(tags)
-        values += bounds
-        start = "SELECT entry.idx FROM entry"
-        driver = terms[0][0] if terms else ""
-    for column, value in terms:
-        where.append(f"{column} = ?" if column == driver else f"+{column} = ?")
-        values.append(value)
-    for tag in rest:
-        where.append("EXISTS (SELECT 1 FROM tag AS other WHERE other.word = ? AND other.idx = entry.idx)")
-        values.append(tag)
+@dataclass(frozen=True, slots=True)
+class _Term:
+    """A condition: `column` of `entry`, or "tag". `uses`: in how many records it is true, roughly."""
+
+    uses: int
+    column: str
+    value: object
+
+
+def _sql(query: Query, terms: Sequence[_Term], bounds: tuple[int, int]) -> tuple[str, list[object]]:
+    start, where = "SELECT entry.idx FROM entry", ["entry.idx BETWEEN ? AND ?"]
+    if terms and terms[0].column == "tag":
+        start, where = "SELECT entry.idx FROM tag CROSS JOIN entry USING (idx)", ["tag.idx BETWEEN ? AND ?"]
+    values: list[object] = [*bounds]
+    for place, term in enumerate(terms):
+        if term.column != "tag":
+            where.append(f"{term.column} = ?" if place == 0 else f"+{term.column} = ?")
+        elif place == 0:
+            where.append("tag.word = ?")
+        else:
+            where.append("EXISTS (SELECT 1 FROM tag AS other WHERE other.word = ? AND other.idx = entry.idx)")
+        values.append(term.value)
     for sign, moment in ((">=", query.since), ("<", query.until)):
         if moment is not None:
             where.append(f"+time {sign} ?")
@@ -288,14 +287,9 @@ def _find_word(database: Connection, kind: str, text: str) -> int | None:
 
 
 def _id_bytes(text: str | None) -> bytes | None:
-    """A UUID or 16-byte hex id in half its length, anything else as it is. A prefix keeps the two apart."""
+    """A UUID or a 16-byte hex id in half its length, anything else as it is; the first byte keeps them apart."""
     if text is None:
         return None
-    try:
-        value = UUID(text)
-    except ValueError:
-        return b"t" + text.encode()
-    # Only the two spellings that producers use: another spelling of the same number is another text.
-    if text == str(value):
-        return b"u" + value.bytes
-    return b"h" + value.bytes if text == value.hex else b"t" + text.encode()
+    if _UUID.fullmatch(text):
+        return b"u" + bytes.fromhex(text.replace("-", ""))
+    return b"h" + bytes.fromhex(text) if _HEX.fullmatch(text) else b"t" + text.encode()

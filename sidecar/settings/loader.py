@@ -6,43 +6,20 @@ from collections.abc import Mapping
 from pathlib import Path
 from typing import TypeVar, get_args
 
-import yaml
 from pydantic import BaseModel, ValidationError
 
 from sidecar.errors import ConfigurationError
+from sidecar.settings.strict_yaml import StrictYamlError, parse
+from sidecar.settings.values import Settings
 
 PREFIX = "CUSTOMHOUSE_"
+OTHERS = "CUSTOMHOUSE_REVIEW_"
+"""Variables of the reviewers' commands, which are no settings."""
 MAX_FILE = 1 << 20
-LATER = {
-    "ledger": "the rolling ledger",
-    "shadow": "shadow policies",
-    "identity.authorizations": "exemptions and licences",
-    "decision.opa": "the OPA engine",
-    "decision.verify_with": "a second engine",
-    "decision.sample": "a second engine",
-    "policy.keys": "signed bundles",
-    "witnesses": "witnesses",
-    "oidc": "reviewers' sign-on",
-}
-"""Keys of the interface that this version does not read: named, so that nobody believes they are in force."""
+_SHOWN = 80
 
-Model = TypeVar("Model", bound=BaseModel)
-
-
-class _UniqueKeys(yaml.SafeLoader):
-    """YAML where a key given twice is an error: the second would silently win."""
-
-
-def _mapping(loader: _UniqueKeys, node: yaml.MappingNode) -> dict[object, object]:
-    seen: set[object] = set()
-    for key, _ in node.value:
-        if key.value in seen:
-            raise yaml.MarkedYAMLError(problem=f"key {key.value!r} is given twice", problem_mark=key.start_mark)
-        seen.add(key.value)
-    return loader.construct_mapping(node, deep=True)
-
-
-_UniqueKeys.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _mapping)
+Model = TypeVar("Model", bound=Settings)
+Where = tuple[int | str, ...]
 
 
 def load(path: Path, model: type[Model], environment: Mapping[str, str] | None = None) -> Model:
@@ -51,68 +28,97 @@ def load(path: Path, model: type[Model], environment: Mapping[str, str] | None =
     ConfigurationError for an unreadable file, bad YAML, an unknown key or a bad value; it names every one of them.
     """
     tree = _read(path)
-    _overlay(tree, os.environ if environment is None else environment)  # noqa: TID251 - the one home of the environment
+    names = _overlay(tree, os.environ if environment is None else environment)  # noqa: TID251 - the one home of the environment
     try:
         return model.model_validate(tree, context={"base": path.parent})
     except ValidationError as error:
-        raise _explained(path, model, error) from None
+        raise _explained(path, model, error, names) from None
 
 
-def _read(path: Path) -> dict[str, object]:
+def _read(path: Path) -> dict[object, object]:
     try:
-        if path.stat().st_size > MAX_FILE:
-            raise ConfigurationError("settings file is larger than 1 MiB", where=str(path))
-        tree = yaml.load(path.read_text(encoding="utf-8"), Loader=_UniqueKeys)  # noqa: S506 - a SafeLoader
+        with path.open("rb") as file:
+            data = file.read(MAX_FILE + 1)
     except OSError as error:
         raise ConfigurationError(
             f"cannot be read: {error.strerror}", where=str(path), fix="Give a settings file with --config."
         ) from None
-    except (yaml.YAMLError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"is not YAML: {' '.join(str(error).split())}", where=str(path)) from None
+    if len(data) > MAX_FILE:
+        raise ConfigurationError("is larger than 1 MiB, so no settings file", where=str(path))
+    try:
+        tree = parse(data.decode("utf-8"))
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"is not UTF-8 at byte {error.start}", where=str(path)) from None
+    except StrictYamlError as error:
+        raise ConfigurationError(f"is not YAML: {error}", where=str(path)) from None
     if not isinstance(tree, dict):
         raise ConfigurationError("holds no mapping", where=str(path), fix="Start from the README's example.")
     return tree
 
 
-def _overlay(tree: dict[str, object], environment: Mapping[str, str]) -> None:
-    for name, value in sorted(environment.items()):
-        if not name.startswith(PREFIX):
+def _overlay(tree: dict[object, object], environment: Mapping[str, str]) -> dict[Where, str]:
+    """Lay the environment over the tree; returns which key came from which variable."""
+    names: dict[Where, str] = {}
+    for name, text in sorted(environment.items()):
+        if not name.startswith(PREFIX) or name.startswith(OTHERS):
             continue
+        try:
+            value = parse(text)
+        except StrictYamlError as error:
+            raise ConfigurationError(f"is not YAML: {error}", where=name, fix="Put text in quotes.") from None
         *parents, last = name.removeprefix(PREFIX).lower().split("__")
         place = tree
         for parent in parents:
             below = place.setdefault(parent, {})
             if not isinstance(below, dict):
-                raise ConfigurationError("sets a key below something that is no mapping", where=name, value=value)
+                raise ConfigurationError("sets a key below something that is no mapping", where=name)
             place = below
-        place[last] = yaml.safe_load(value)
+        place[last] = value
+        names[*parents, last] = name
+    return names
 
 
-def _explained(path: Path, model: type[BaseModel], error: ValidationError) -> ConfigurationError:
-    lines = [_line(model, item["loc"], item["type"], item["msg"], item.get("input")) for item in error.errors()]
+def _explained(
+    path: Path, model: type[Settings], error: ValidationError, names: Mapping[Where, str]
+) -> ConfigurationError:
+    lines = []
+    for item in error.errors(include_url=False):
+        where = item["loc"]
+        source = next((names[where[:end]] for end in range(len(where), 0, -1) if where[:end] in names), None)
+        line = _line(model, where, item["type"], item["msg"], item.get("input"))
+        lines.append(line if source is None else f"{line} [set by {source}]")
     more = "" if len(lines) == 1 else f" ({len(lines)} problems)"
-    return ConfigurationError("; ".join(lines) + more, where=str(path), fix="`sidecar check-config` checks the file.")
+    return ConfigurationError("; ".join(lines) + more, where=str(path), fix="docs/settings.md lists every key.")
 
 
-def _line(model: type[BaseModel], where: tuple[int | str, ...], kind: str, message: str, value: object) -> str:
+def _line(model: type[Settings], where: Where, kind: str, message: str, value: object) -> str:
     dotted = ".".join(str(part) for part in where)
+    plain = ".".join(part for part in where if isinstance(part, str))
     if kind == "extra_forbidden":
-        plain = ".".join(part for part in where if isinstance(part, str))
-        if plain in LATER:
-            return f"{dotted}: {LATER[plain]} is not in this version; remove the key"
-        near = difflib.get_close_matches(str(where[-1]), _known(model, where[:-1]), n=1)
+        if plain in model.later:
+            return f"{dotted}: {model.later[plain]} is not in this version; remove the key"
+        near = difflib.get_close_matches(str(where[-1]), _known(model, where[:-1]), n=1, cutoff=0.5)
         return f"{dotted}: unknown key" + (f"; did you mean {near[0]!r}?" if near else "")
     if kind == "missing":
         return f"{dotted}: missing"
-    shown = f" (found {value!r})" if isinstance(value, str | int | float | bool) else ""
-    return f"{dotted}: {message.removeprefix('Value error, ')}{shown}"
+    return f"{dotted}: {message.removeprefix('Value error, ')}{_shown(value)}"
 
 
-def _known(model: type[BaseModel], where: tuple[int | str, ...]) -> list[str]:
+def _shown(value: object) -> str:
+    """What stands there, for people: short values only, cut at 80 characters."""
+    if value is None:
+        return " (found nothing)"
+    if not isinstance(value, str | int | float | bool):
+        return f" (found a {'mapping' if isinstance(value, dict) else 'list'})"
+    text = repr(value)
+    return f" (found {text if len(text) <= _SHOWN else text[:_SHOWN] + '...'})"
+
+
+def _known(model: type[BaseModel], where: Where) -> list[str]:
     for part in where:
         if isinstance(part, int):
             continue
-        field = model.model_fields.get(part)
+        field = next((one for name, one in model.model_fields.items() if part == (one.alias or name)), None)
         below = None if field is None else _model_in(field.annotation)
         if below is None:
             return []

@@ -1,17 +1,17 @@
 """The model of oversight.yaml."""
 
-from typing import Annotated
+from typing import Annotated, ClassVar, Self
 
-from pydantic import Field
+from pydantic import Field, model_validator
 
-from sidecar.settings.sidecar import Address, ServerTls
-from sidecar.settings.values import Duration, FilePath, Section
+from sidecar.settings.sidecar import ServerTls, Text
+from sidecar.settings.values import Duration, FilePath, HostPort, Section, Settings
 
 
 class Log(Section):
     """The transparency log: its origin (C2SP tlog-checkpoint), signing key (Ed25519 PEM) and publishing interval."""
 
-    origin: Annotated[str, Field(pattern=r"^[^\s+]+$")]
+    origin: Annotated[str, Field(pattern=r"^[^\s\x00-\x20\x7f+]+$", max_length=255)]
     key: FilePath
     interval: Annotated[Duration, Field(ge=0.05, le=3600.0)] = 1.0
 
@@ -31,10 +31,16 @@ class Tiles(Section):
 class Listen(Section):
     """Three listeners: producers append, producers fetch keys, reviewers query. Each with mutual TLS."""
 
-    append: Address
-    keys: Address
-    query: Address
+    append: HostPort
+    keys: HostPort
+    query: HostPort
     tls: ServerTls
+
+    @model_validator(mode="after")
+    def _mutual(self) -> Self:
+        if self.tls.client_ca is None:
+            raise ValueError("tls.client_ca is missing; producers and reviewers are known by their certificates")
+        return self
 
 
 class Producers(Section):
@@ -61,7 +67,7 @@ class Secrets(Section):
 class Reviewers(Section):
     """Certificate identities (SPIFFE URI or DNS name) that may query."""
 
-    identities: Annotated[list[str], Field(min_length=1)]
+    identities: Annotated[list[Text], Field(min_length=1)]
 
 
 class Retention(Section):
@@ -70,8 +76,16 @@ class Retention(Section):
     years: Annotated[int, Field(ge=10)] = 10
 
 
-class OversightSettings(Section):
+class OversightSettings(Settings):
     """oversight.yaml."""
+
+    later: ClassVar = {
+        "storage.postgres": "PostgreSQL",
+        "tiles.s3": "tiles in a bucket",
+        "listen.web": "the web interface",
+        "witnesses": "witnesses",
+        "oidc": "reviewers' sign-on",
+    }
 
     log: Log
     storage: Storage

@@ -1,15 +1,15 @@
 """The model of sidecar.yaml."""
 
 import re
-from typing import Annotated, Literal, Self
+from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sidecar.settings.values import Duration, FilePath, Section, Size
+from sidecar.settings.values import Address, Duration, FilePath, HostPort, Leeway, Section, Settings, Size, later
 from sidecar.vocabulary import ACTIONS, Level
 
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
-Address = Annotated[str, Field(min_length=1)]
+Text = Annotated[str, Field(min_length=1)]
 Name = Annotated[str, Field(pattern=r"^[a-z0-9][a-z0-9.-]{0,62}$")]
 Algorithm = Literal["ES256", "ES384", "ES512", "RS256", "RS384", "RS512", "PS256", "PS384", "PS512", "EdDSA"]
 
@@ -39,7 +39,7 @@ class ClientTls(Section):
     ca: FilePath
     cert: FilePath | None = None
     key: FilePath | None = None
-    server_name: str | None = None
+    server_name: Text | None = None
 
     @model_validator(mode="after")
     def _pair(self) -> Self:
@@ -58,10 +58,13 @@ class Producer(Section):
 class Listener(Section):
     """A door. `address` is host:port or unix:DIRECTORY; a socket names the one workload that may use it."""
 
-    door: Literal["proxy"]
+    door: Annotated[
+        Literal["proxy"],
+        later({door: f"the door {door}" for door in ("interceptor", "ext_proc", "ext_authz", "check", "authzen")}),
+    ]
     address: Address
     tls: ServerTls | None = None
-    workload: str | None = None
+    workload: Text | None = None
 
     @model_validator(mode="after")
     def _identity(self) -> Self:
@@ -77,8 +80,8 @@ class Location(Section):
     """Where data is kept or goes."""
 
     country: Country
-    provider: str | None = None
-    region: str | None = None
+    provider: Text | None = None
+    region: Text | None = None
 
 
 class Upstream(Section):
@@ -93,7 +96,7 @@ class Jwks(Section):
     """Where an issuer's keys are."""
 
     file: FilePath | None = None
-    url: str | None = None
+    url: Annotated[str, Field(pattern=r"^https?://[^\s]+$")] | None = None
     ca: FilePath | None = None
     refresh: Duration = 300.0
     max_stale: Duration = 86400.0
@@ -109,9 +112,9 @@ class Issuer(Section):
     """Whose tokens are believed, and what kind of subject they name."""
 
     kind: Literal["personnel", "data_subject"]
-    issuer: str
-    audience: str
-    subject_claim: str = "sub"
+    issuer: Text
+    audience: Text
+    subject_claim: Text = "sub"
     jwks: Jwks
     algorithms: Annotated[list[Algorithm], Field(min_length=1)]
 
@@ -126,9 +129,9 @@ class Directory(Section):
 class RegisteredWorkload(Section):
     """A service that may call. Without a token only where it `acts_alone`."""
 
-    id: str
+    id: Text
     operated_from: Country
-    may: list[Literal[ACTIONS]] = []  # type: ignore[valid-type]
+    may: list[Literal[ACTIONS]] = Field(default_factory=list)  # type: ignore[valid-type]
     acts_alone: bool = False
 
 
@@ -144,9 +147,9 @@ class Identity(Section):
     issuers: Annotated[list[Issuer], Field(min_length=1)]
     bind_to_workload: Literal["cnf", "azp", "none"]
     directory: Directory
-    workloads: list[RegisteredWorkload] = []
+    workloads: list[RegisteredWorkload] = Field(default_factory=list)
     revoked: FileSource | None = None
-    leeway: Annotated[Duration, Field(le=30.0)] = 10.0
+    leeway: Leeway = 10.0
 
 
 class Descriptors(Section):
@@ -167,7 +170,7 @@ class Describe(Section):
 
     descriptors: Descriptors
     overlay: FilePath | None = None
-    unguarded: list[str] = ["grpc.health.v1.Health/*"]
+    unguarded: list[Text] = Field(default_factory=lambda: ["grpc.health.v1.Health/*"])
     reflection: Literal["identified", "off"] = "off"
 
 
@@ -200,8 +203,8 @@ class Cache(Section):
 class DecisionEngine(Section):
     """Which engine answers, and within what time."""
 
-    engine: Literal["embedded"] = "embedded"
-    deadline: Annotated[Duration, Field(gt=0, le=5.0)] = 0.05
+    engine: Annotated[Literal["embedded"], later({"opa": "the OPA engine"})] = "embedded"
+    deadline: Annotated[Duration, Field(le=5.0)] = 0.05
     cache: Cache = Cache()
 
 
@@ -229,13 +232,15 @@ class Destination(Section):
 
     from_: Annotated[Literal["peer"] | None, Field(alias="from")] = None
     country: Country | None = None
-    provider: str | None = None
-    region: str | None = None
+    provider: Text | None = None
+    region: Text | None = None
 
     @model_validator(mode="after")
     def _one(self) -> Self:
         if (self.from_ is None) == (self.country is None):
             raise ValueError("either from: peer, or a country (with provider and region)")
+        if self.from_ is not None and (self.provider is not None or self.region is not None):
+            raise ValueError("provider and region go with a country; from: peer says all there is to say")
         return self
 
 
@@ -256,22 +261,22 @@ class Admin(Section):
 class Metrics(Section):
     """Where Prometheus may scrape; host:port."""
 
-    listen: Address
+    listen: HostPort
 
 
 class Holder(Section):
     """The US person who holds the data (28 CFR 202.1103, 202.1104)."""
 
-    name: str
-    address: str
-    contact: str
+    name: Text
+    address: Text
+    contact: Text
 
 
 class Store(Section):
     """The oversight store: where records go, and the pinned keys it is held to."""
 
-    address: Address
-    keys: Address
+    address: HostPort
+    keys: HostPort
     tls: ClientTls
     trust: FilePath
     seal_key: FilePath
@@ -280,14 +285,33 @@ class Store(Section):
 class Limits(Section):
     """Bounds on what one caller may send."""
 
-    message: Size = 4 << 20
-    metadata: Size = 16 << 10
+    message: Annotated[Size, Field(le=1 << 30)] = 4 << 20
+    metadata: Annotated[Size, Field(le=1 << 20)] = 16 << 10
     token: Annotated[Size, Field(le=8 << 10)] = 8 << 10
-    streams: Annotated[int, Field(ge=1)] = 1024
+    streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
 
 
-class SidecarSettings(Section):
+def _one(workers: int) -> int:
+    if workers != 1:
+        raise ValueError("more than one worker is not in this version")
+    return workers
+
+
+class SidecarSettings(Settings):
     """sidecar.yaml."""
+
+    later: ClassVar = {
+        "ledger": "the rolling ledger",
+        "shadow": "shadow policies",
+        "identity.authorizations": "exemptions and licences",
+        "policy.keys": "signed bundles",
+        "policy.bundle.file": "a bundle in one file",
+        "policy.bundle.url": "a bundle over the network",
+        "policy.bundle.s3": "a bundle in a bucket",
+        "decision.opa": "the OPA engine",
+        "decision.verify_with": "a second engine",
+        "decision.sample": "a second engine",
+    }
 
     producer: Producer
     listen: Annotated[list[Listener], Field(min_length=1)]
@@ -306,4 +330,4 @@ class SidecarSettings(Section):
     holder: Holder | None = None
     oversight: Store
     limits: Limits = Limits()
-    workers: Literal[1] = 1
+    workers: Annotated[int, AfterValidator(_one)] = 1

@@ -203,7 +203,7 @@ def test_a_mounted_volume_does_not_lead_out(folder, tmp_path):
 
 
 def test_a_bundle_that_passes_its_tests_answers(folder):
-    active = bundle.activate(folder)
+    active = bundle.activate(folder, deadline_seconds=5.0)
     assert active.tests_passed == 1
     assert active.revision == active.bundle.revision
     request = bundle.load_folder(POLICIES).corpus[0]

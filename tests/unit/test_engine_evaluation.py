@@ -151,7 +151,16 @@ def test_json_input_is_read_strictly(text: bytes) -> None:
 
 def test_values_survive_the_way_in_and_out() -> None:
     engine = load("package t\n\np := input\n")
-    document = {"n": None, "t": True, "f": False, "i": -(2**63), "j": 2**63 - 1, "s": 'é\n"日', "l": [[], {}], "o": {"": ""}}
+    document = {
+        "n": None,
+        "t": True,
+        "f": False,
+        "i": -(2**63),
+        "j": 2**63 - 1,
+        "s": 'é\n"日',
+        "l": [[], {}],
+        "o": {"": ""},
+    }
     assert engine.evaluate(document) == document
     assert json.loads(engine.evaluate_json(json.dumps(document).encode())) == document
     assert engine.evaluate({"t": (1, (2,))}) == {"t": [1, [2]]}

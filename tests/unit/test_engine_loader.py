@@ -68,7 +68,10 @@ def test_every_problem_is_listed_at_once() -> None:
 def test_parse_errors_of_all_modules_are_listed() -> None:
     with pytest.raises(_engine.LoadError) as caught:
         _engine.Engine([("a.rego", "package a\np :="), ("b.rego", "package b\n\nq if {")], b"{}", "data.a.p")
-    assert [(p["file"], p["code"]) for p in caught.value.problems] == [("a.rego", "rego_parse"), ("b.rego", "rego_parse")]
+    assert [(p["file"], p["code"]) for p in caught.value.problems] == [
+        ("a.rego", "rego_parse"),
+        ("b.rego", "rego_parse"),
+    ]
 
 
 @pytest.mark.parametrize(
@@ -167,7 +170,26 @@ def test_garbage_never_ends_the_process() -> None:
     """Random cuts and splices of good modules load or are refused; nothing else happens."""
     rng = random.Random(20)
     sources = [case.source for case in ACCEPTED] + [case.source for case in REFUSED]
-    tokens = ["{", "}", "[", "]", "(", ")", "not ", " in ", "|", "\n", ":=", " if ", "_", '"', "`", "é", "\x00", "with "]
+    tokens = [
+        "{",
+        "}",
+        "[",
+        "]",
+        "(",
+        ")",
+        "not ",
+        " in ",
+        "|",
+        "\n",
+        ":=",
+        " if ",
+        "_",
+        '"',
+        "`",
+        "é",
+        "\x00",
+        "with ",
+    ]
     outcomes = set()
     for _ in range(1500):
         source = rng.choice(sources)

@@ -1,5 +1,8 @@
+from pathlib import Path
+from tempfile import TemporaryDirectory
+
 import pytest
-from trial_api import CLASSIFIER, Index, compile_text, describer, new, trial
+from trial_api import CLASSIFIER, Index, compile_text, describer, new, trial, trial_set
 
 from sidecar.attributes import datasets
 from sidecar.attributes.countries import country_class
@@ -7,7 +10,7 @@ from sidecar.attributes.messages import MalformedMessageError, Seen
 from sidecar.attributes.report import report
 from sidecar.attributes.resource import Classifier
 from sidecar.errors import Code, ConfigurationError, DescribeError, InterceptError
-from sidecar.vocabulary import Place, SubjectCounts, canonical  # noqa: F401
+from sidecar.vocabulary import Place, SubjectCounts
 
 NOW = 1_000_000.0
 UNKNOWN_FIELD = b"\xfa\x3f\x05extra"
@@ -62,8 +65,6 @@ def test_other_patterns_are_refused(pattern):
 
 @pytest.mark.parametrize("pattern", ["trial.v1.Trials/*", "trial.v1.Trials/Get"])
 def test_a_described_method_cannot_be_unguarded(pattern):
-    from trial_api import trial_set
-
     with pytest.raises(ConfigurationError, match="must be guarded"):
         describer(trial_set(), unguarded=[pattern])
 
@@ -72,11 +73,8 @@ _compiled = {}
 
 
 def compile_text_of(text):
-    import tempfile
-    from pathlib import Path
-
     if text not in _compiled:
-        with tempfile.TemporaryDirectory() as folder:
+        with TemporaryDirectory() as folder:
             _compiled[text] = compile_text(Path(folder), text)
     return _compiled[text]
 
@@ -136,6 +134,17 @@ def test_a_runtime_type_is_reported_by_the_field_that_holds_it(tmp_path):
     assert api.method("/t.S/A").reach.unannotated == ("t.M.keyed", "t.M.more")
 
 
+def test_a_map_says_what_its_values_are_besides_whom_its_keys_name(tmp_path):
+    api = describer(compile_text(tmp_path, """
+        message M { map<string, string> a = 1 [(sidecar.api.v1.subject_id) = {}]; string b = 2 [deprecated = true]; }
+        service S { option deprecated = true; rpc A(M) returns (M) { option deprecated = true;
+            option (sidecar.api.v1.access) = {action: "read" resource: "m" subject: ANSWER}; }
+            rpc B(M) returns (M) { option deprecated = true; } }"""))
+    assert api.method("/t.S/A").reach.unannotated == ("t.M.a", "t.M.b")
+    assert api.method("/t.S/A").reach.subjects == ("t.M.a",)
+    assert api.undescribed() == ("/t.S/B",)
+
+
 def test_the_report_has_a_row_for_each_method():
     rows = {row.path: row for row in report(trial())}
     assert len(rows) == 13
@@ -148,8 +157,6 @@ def test_the_report_has_a_row_for_each_method():
 
 
 def test_the_resource_of_the_input_document(tmp_path):
-    from trial_api import trial_set
-
     file = tmp_path / "datasets.jsonl"
     file.write_text(
         '{"id":"all","service":"trial.v1.Trials","population":{"id_contact":5}}\n\n'
@@ -227,7 +234,7 @@ def test_bytes_that_are_no_message(data):
     ("name", "data"),
     [
         ("Get", b"\x0a\x01\xff"), ("List", b"\x0a\x05\x0a\x01\xff\x12\x00"),
-        ("Get", b"\xa2\x06\x03\x0a\x01\xff"),
+        ("Get", b"\xa2\x06\x03\x0a\x01\xff"), ("List", b"\x1a\x03\x0a\x01\xff"),
     ],
 )
 def test_ids_that_are_not_utf8(name, data):

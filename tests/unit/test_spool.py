@@ -210,6 +210,26 @@ async def test_a_segment_stays_while_it_holds_a_decision_of_an_open_call(tmp_pat
     await spool.close()
 
 
+async def test_a_segment_goes_only_once_the_outcome_that_freed_it_is_durable(tmp_path: Path) -> None:
+    """Otherwise a host crash would leave a permit at the store and no outcome anywhere."""
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, segment_bytes=4096, max_bytes=1 << 20, commit_interval=60)
+    spool.append([Draft("decision", TIME, "call", b"{}", b"", True)])
+    for number in range(30):
+        spool.append([event(str(number), size=400)])
+    await acknowledge_all(spool)
+    first = spool.shelf.segments[0].path
+    files.fail["sync"] = 5
+    spool.append([Draft("outcome", TIME, "call", encode_body(outcome("call")))])
+    spool.acknowledge(spool.epoch.id, 0, 1)
+    await until(lambda: spool.failed_syncs > 0)
+    await asyncio.sleep(0.05)
+    assert first.exists()
+    files.fail.clear()
+    await until(lambda: not first.exists())
+    await spool.close()
+
+
 async def test_an_outcome_deleted_before_its_decision_is_remembered(tmp_path: Path) -> None:
     """Segment 1 holds two open calls; one ends in a segment that goes first. Its outcome must not be written again."""
     spool = open_spool(tmp_path, segment_bytes=4096, max_bytes=1 << 20)

@@ -3,7 +3,7 @@
 use regorus::unstable::{BoolOp, Expr, ExprRef, Span};
 use regorus::Value;
 
-use super::{is_scalar, Checker};
+use super::{is_scalar, Checker, Frame};
 use crate::graph::ITERATION;
 use crate::model::{flatten, Kind, Path, Place, Step};
 use crate::nulls::Abs;

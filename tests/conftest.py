@@ -1,0 +1,52 @@
+"""What every test shares: its mark, by folder, and what it does when a program is missing."""
+
+import os
+import shutil
+from collections.abc import Callable
+from pathlib import Path
+
+import pytest
+
+TESTS = Path(__file__).resolve().parent
+TOOLS = TESTS.parent / ".tools" / "bin"
+KINDS = ("unit", "contract", "conformance", "integration", "fault")
+# Taken out of the environment: a sidecar started by a test would read it as a setting, and refuse it.
+LONG = os.environ.pop("CUSTOMHOUSE_CAMPAIGN", "short") == "long"
+
+Needs = Callable[[str, str], Path]
+
+
+@pytest.hookimpl(tryfirst=True)  # before the deselection by mark
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Mark each test with the name of its folder. A test outside the five folders has no kind: that is an error."""
+    for item in items:
+        kind = item.path.relative_to(TESTS).parts[0] if item.path.is_relative_to(TESTS) else ""
+        if kind not in KINDS:
+            raise pytest.UsageError(f"{item.path} is in none of tests/{', tests/'.join(KINDS)}")
+        item.add_marker(kind)
+
+
+@pytest.fixture(scope="session")
+def long_campaign() -> bool:
+    """Whether campaigns run in full: set CUSTOMHOUSE_CAMPAIGN=long."""
+    return LONG
+
+
+@pytest.fixture(scope="session")
+def needs() -> Needs:
+    """`needs(program, how_to_get)`: where the program is.
+
+    Without it the test is skipped with the reason; in CI (CI=true) it fails, because there nothing may go untested.
+    """
+
+    def find(program: str, how_to_get: str) -> Path:
+        built = TOOLS / program
+        found = str(built) if os.access(built, os.X_OK) else shutil.which(program)
+        if found is not None:
+            return Path(found)
+        reason = f"{program} is missing: {how_to_get}"
+        if os.environ.get("CI") == "true":
+            pytest.fail(reason, pytrace=False)
+        pytest.skip(reason)
+
+    return find
