@@ -172,7 +172,7 @@ class EventBody(_Json, frozen=True, kw_only=True):
 
     v: Literal[1] = 1
     type: str
-    details: dict[str, str | int | bool | None | list[str]]
+    details: dict[str, str | int | bool | list[str] | None]
 
 
 class Opening(_Json, frozen=True, kw_only=True):

@@ -411,7 +411,7 @@ def parse_decision(document: object) -> Decision:
         raise _ill_typed("a decision needs at least one reason")
     codes = {reason.code for reason in raw.reasons}
     if raw.effect is Effect.DENY and not codes <= _REASON_CODES:
-        raise _ill_typed(f"unknown reason code {sorted(codes - _REASON_CODES)[0]!r}")
+        raise _ill_typed(f"unknown reason code {min(codes - _REASON_CODES)!r}")
     if not all(reason.rule for reason in raw.reasons):
         raise _ill_typed("every reason names its rule")
     if raw.ttl_seconds < 0:

@@ -288,8 +288,10 @@ class Service(grpc.GenericRpcHandler):
             await context.write(request)
 
     async def on_early(self, requests, context):
-        """Ends with an error after one message, whatever else is being sent."""
+        """Ends with an error after five answers, whatever else is being sent."""
         await anext(requests)
+        for n in range(5):
+            await context.write(b"%d" % n)
         context.set_code(grpc.StatusCode.FAILED_PRECONDITION)
         context.set_details("early")
 

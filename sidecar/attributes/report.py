@@ -1,24 +1,24 @@
 """What `sidecar describe` shows: every method of an API, what it reaches, and what nobody has said yet."""
 
-from dataclasses import dataclass
-
-from sidecar.attributes.resource import Describer, MethodDescription
-from sidecar.attributes.words import SubjectMode
+from collections.abc import Iterable, Mapping
+from dataclasses import asdict, dataclass
+from typing import Literal
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Row:
-    """One method. `status`: `guarded`, `unguarded`, or `undescribed` (every call of it is refused).
+    """One method, "package.Service/Method". Every call of an `undescribed` one is refused.
 
-    `subject_fields`: full paths of the fields (or maps, by their keys) that name data subjects; `unannotated`: of
-    those whose data is `unclassified` because nothing is said about them. `opaque`: an Any may hold further types.
+    `subject_fields`: full paths of the fields (or maps, by their keys) in request and answer that name data subjects;
+    `unannotated`: of those whose data is `unclassified` because nothing is said about them. `opaque`: an Any may hold
+    further types, which are described when they show. What does not apply is empty.
     """
 
-    path: str
-    status: str
+    method: str
+    status: Literal["guarded", "unguarded", "undescribed"]
     action: str = ""
     resource: str = ""
-    subject: SubjectMode | None = None
+    subject: str = ""
     categories: tuple[str, ...] = ()
     classes: tuple[str, ...] = ()
     listed_identifiers: tuple[str, ...] = ()
@@ -29,29 +29,35 @@ class Row:
     dataset: str | None = None
 
 
-def report(describer: Describer) -> tuple[Row, ...]:
-    """A row for each method of the API, by path."""
-    rows = [_row(one) for one in describer]
-    for key in describer.descriptors.methods:
-        path = f"/{key}"
-        if key not in describer.words.methods:
-            rows.append(Row(path=path, status="unguarded" if describer.unguarded(path) else "undescribed"))
-    return tuple(sorted(rows, key=lambda row: row.path))
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Report:
+    """A row for each method, by name, and a line for each thing that still has to be said."""
+
+    methods: tuple[Row, ...]
+    unannotated: tuple[str, ...]
+
+    def to_json(self) -> dict[str, object]:
+        """The same for machines: {"methods": [...], "unannotated": [...]}."""
+        return {"methods": [asdict(row) for row in self.methods], "unannotated": list(self.unannotated)}
 
 
-def _row(one: MethodDescription) -> Row:
-    return Row(
-        path=one.path,
-        status="guarded",
-        action=one.action.name or "",
-        resource=one.resource_type,
-        subject=one.subject_mode,
-        categories=one.categories,
-        classes=one.classes,
-        listed_identifiers=one.listed_identifiers,
-        computed=one.computed,
-        subject_fields=one.subject_fields,
-        unannotated=one.reach.unannotated,
-        opaque=one.reach.opaque,
-        dataset=one.dataset.dataset.id,
-    )
+def summary(rows: Iterable[Row]) -> Report:
+    """The report over these rows."""
+    ordered = tuple(sorted(rows, key=lambda row: row.method))
+    lines = [
+        f"{row.method}: nothing says what it reaches, so every call of it is refused"
+        for row in ordered if row.status == "undescribed"
+    ]  # fmt: skip
+    reached: dict[str, list[str]] = {}
+    for row in ordered:
+        for field in row.unannotated:
+            reached.setdefault(field, []).append(row.method)
+    lines += _fields(reached)
+    return Report(methods=ordered, unannotated=tuple(lines))
+
+
+def _fields(reached: Mapping[str, list[str]]) -> list[str]:
+    return [
+        f"{field}: no category, so it is `unclassified` (reached by {', '.join(methods)})"
+        for field, methods in sorted(reached.items())
+    ]

@@ -22,6 +22,7 @@ from sidecar.attributes.overlay import Overlay
 from sidecar.attributes.plans import Plans
 from sidecar.attributes.presence import inventory
 from sidecar.attributes.reach import ESCAPED, Reach, method_reach, ordered_categories, ordered_classes, reach_of
+from sidecar.attributes.report import Report, Row, summary
 from sidecar.attributes.words import IMPERSONAL, MethodWords, SubjectMode
 from sidecar.errors import Code, DescribeError, InterceptError
 from sidecar.vocabulary import Action, Place, ReasonCode, Resource, SubjectClass, SubjectCounts
@@ -265,10 +266,14 @@ class Describer:
         service, _, method = path.lstrip("/").rpartition("/")
         return (service, method) in self._unguarded or (service, "*") in self._unguarded
 
-    def undescribed(self) -> tuple[str, ...]:
-        """Paths of the API's methods that would be refused because nothing describes them."""
-        left = self._known - self._methods.keys()
-        return tuple(sorted(path for path in left if not self.unguarded(path)))
+    def report(self) -> Report:
+        """What every method of the API reaches, and what is left to say."""
+        rows = [_row(one) for one in self]
+        rows += [
+            Row(method=path[1:], status="unguarded" if self.unguarded(path) else "undescribed")
+            for path in self._known - self._methods.keys()
+        ]
+        return summary(rows)
 
     def _describe(
         self, key: str, said: MethodWords, datasets: Datasets | None, location: Place
@@ -310,3 +315,21 @@ class Describer:
 def _computed(reach: Reach, dataset: Reached) -> tuple[str, ...]:
     return (*reach.computed, "government_related") if dataset.flags else reach.computed
 
+
+
+def _row(one: MethodDescription) -> Row:
+    return Row(
+        method=one.path[1:],
+        status="guarded",
+        action=one.action.name or "",
+        resource=one.resource_type,
+        subject=one.subject_mode,
+        categories=one.categories,
+        classes=one.classes,
+        listed_identifiers=one.listed_identifiers,
+        computed=one.computed,
+        subject_fields=one.subject_fields,
+        unannotated=one.reach.unannotated,
+        opaque=one.reach.opaque,
+        dataset=one.dataset.dataset.id,
+    )

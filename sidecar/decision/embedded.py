@@ -7,7 +7,7 @@ own calls and nobody else's.
 
 import asyncio
 import time
-from collections.abc import Callable
+from collections.abc import Awaitable, Callable
 from typing import Final
 
 import msgspec
@@ -21,8 +21,11 @@ _SLOW_SECONDS: Final = 0.002
 _AWAY_CALLS: Final = 200
 """How many calls stay off the loop after a slow one."""
 _THREADS: Final = 2
-_WAITING: Final = 64
+_WAITING: Final = 32
 """Calls that may wait for a thread; the next is refused at once rather than late."""
+
+Offload = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
+"""Calls a function with its argument somewhere else than on the event loop."""
 
 _decode = msgspec.json.Decoder().decode
 
@@ -32,9 +35,16 @@ class EmbeddedEngine:
 
     name = "embedded"
 
-    def __init__(self, engine: _engine.Engine, *, clock: Callable[[], float] = time.perf_counter) -> None:
+    def __init__(
+        self,
+        engine: _engine.Engine,
+        *,
+        clock: Callable[[], float] = time.perf_counter,
+        offload: Offload = asyncio.to_thread,
+    ) -> None:
         self._engine = engine
         self._clock = clock
+        self._offload = offload
         self._away = 0
         self._waiting = 0
         self._threads = asyncio.Semaphore(_THREADS)
@@ -63,7 +73,7 @@ class EmbeddedEngine:
         self._waiting += 1
         try:
             async with self._threads:
-                return await asyncio.to_thread(self._timed, canonical)
+                return await self._offload(self._timed, canonical)
         finally:
             self._waiting -= 1
 

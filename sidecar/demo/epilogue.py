@@ -7,13 +7,12 @@ that it shows.
 import json
 import shutil
 import subprocess
-from dataclasses import dataclass
 from pathlib import Path
 
 from rich.console import Console
 
 from sidecar.cli.review import Reviewer, read_trust
-from sidecar.demo.show import Result
+from sidecar.demo.show import Proof, Result
 from sidecar.demo.stage import Stage, until
 from sidecar.demo.world import sidecar_command
 from sidecar.oversight import evidence
@@ -26,17 +25,6 @@ DELIVERY_SECONDS = 20.0
 
 class EpilogueError(Exception):
     """Something that had to happen before anything can be proven did not. Says what."""
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Proof:
-    """What the store showed. `complete`: every call of a scene has its records, and nothing is missing."""
-
-    records: int
-    checkpoint_size: int
-    all_records_verified: bool
-    tamper_detected: bool
-    complete: bool
 
 
 def reviewer(stage: Stage) -> Reviewer:
@@ -79,7 +67,7 @@ def prove(console: Console, stage: Stage, results: list[Result], first: bytes) -
     )
 
 
-def _say(console: Console, what: str, good: bool) -> None:  # noqa: FBT001
+def _say(console: Console, what: str, good: bool) -> None:
     console.print(f"  {'ok ' if good else 'NO '} {what}", style="green" if good else "red", markup=False)
 
 

@@ -86,7 +86,7 @@ def _keep(console: Console, stage: Stage) -> None:
     console.print(
         f"\nStill running, in {folder}. Call it, for example:\n\n"
         f"  grpcurl -cacert {folder}/ca.pem -cert {folder}/tls/console.pem -key {folder}/tls/console.key \\\n"
-        f"    -H \"authorization: Bearer $(cat {folder}/tokens/amy.jwt)\" \\\n"
+        f'    -H "authorization: Bearer $(cat {folder}/tokens/amy.jwt)" \\\n'
         f"    -H 'x-customhouse-purpose: user_support' -H 'x-customhouse-ticket: SUP-1204' \\\n"
         f"    -d '{{\"user_id\": {stage.world.cast.us}}}' localhost:{port} sidecar.demo.profiles.v1.Profiles/GetProfile\n\n"
         "Ctrl-C stops it.",

@@ -1,6 +1,6 @@
 """The demo's certificate authorities and certificates. Made anew each time, valid for a day."""
 
-import datetime
+import datetime as dt
 from collections.abc import Sequence
 from dataclasses import dataclass
 from ipaddress import IPv4Address
@@ -11,8 +11,8 @@ from cryptography.hazmat.primitives import hashes, serialization
 from cryptography.hazmat.primitives.asymmetric import ec
 from cryptography.x509.oid import ExtendedKeyUsageOID, NameOID
 
-_LIFE = datetime.timedelta(days=1)
-_SKEW = datetime.timedelta(minutes=5)
+_LIFE = dt.timedelta(days=1)
+_SKEW = dt.timedelta(minutes=5)
 
 
 @dataclass(frozen=True, slots=True)
@@ -26,7 +26,7 @@ class Pair:
 class Authority:
     """A certificate authority with one self-signed certificate at `cert`."""
 
-    def __init__(self, folder: Path, name: str, now: datetime.datetime) -> None:
+    def __init__(self, folder: Path, name: str, now: dt.datetime) -> None:
         self._folder, self._now = folder, now
         self._key = ec.generate_private_key(ec.SECP256R1())
         self._name = x509.Name([x509.NameAttribute(NameOID.COMMON_NAME, f"customhouse demo {name}")])

@@ -2,7 +2,7 @@
 
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterable, Iterator
 from dataclasses import dataclass
 
 import grpc
@@ -26,18 +26,21 @@ class Scene:
     play: Callable[[Stage], Played]
 
 
-def _get(stage: Stage, token: str | None, user: int, certificate: str = "console", port: str = "proxy",
-         country: str = "", **claims: str | None) -> Got:  # fmt: skip
+def _get(
+    stage: Stage, token: str | None, user: int, *, via: tuple[str, str] = ("console", "proxy"), country: str = "",
+    **claims: str | None,
+) -> Got:  # fmt: skip
+    """GetProfile; `via` names the certificate that calls and the port that is called."""
     request = pb.GetProfileRequest(user_id=user, country=country)
-    sent = stage.metadata(token, **claims)  # type: ignore[arg-type]
-    return stage.client(certificate, port).call("GetProfile", request, sent)
+    return stage.client(*via).call("GetProfile", request, stage.metadata(token, **claims))
 
 
 def _plain(
-    token: str | None, who: Callable[[Stage], int], certificate: str = "console", **claims: str | None
-) -> Callable[[Stage], Played]:
+    token: str | None, who: Callable[[Stage], int], certificate: str = "console", *, country: str = "",
+    **claims: str | None,
+) -> Callable[[Stage], Played]:  # fmt: skip
     def play(stage: Stage) -> Played:
-        got = _get(stage, token, who(stage), certificate, **claims)
+        got = _get(stage, token, who(stage), via=(certificate, "proxy"), country=country, **claims)
         return said(got), got
 
     return play
@@ -98,7 +101,7 @@ def _sync(stage: Stage) -> Played:
     return f"{len(got.messages)} answer, then {said(got)}", got
 
 
-def _slowly(messages: list[Message], pause: float = 0.3) -> Iterator[Message]:
+def _slowly(messages: Iterable[Message], pause: float = 0.3) -> Iterator[Message]:
     for message in messages:
         yield message
         time.sleep(pause)
@@ -106,14 +109,14 @@ def _slowly(messages: list[Message], pause: float = 0.3) -> Iterator[Message]:
 
 def _direct(stage: Stage) -> Played:
     """A caller that knows where the service is, and a doctor that tries the same."""
-    got = _get(stage, "amy", stage.world.cast.us, "console", "upstream")
+    got = _get(stage, "amy", stage.world.cast.us, via=("console", "upstream"))
     doctor = stage.doctor()
     found = "doctor agrees" if doctor.returncode == 0 else f"doctor: {doctor.stdout.strip()[-120:]}"
     return f"{said(got)}, {found}", got
 
 
 def _abroad(stage: Stage) -> Played:
-    got = _get(stage, "amy", stage.world.cast.us, "console", "abroad")
+    got = _get(stage, "amy", stage.world.cast.us, via=("console", "abroad"))
     return said(got), got
 
 
@@ -167,9 +170,11 @@ def _exception_over(stage: Stage) -> Played:
 
 
 def _undescribed(stage: Stage) -> Played:
-    invoke = stage.client("console").channel.unary_unary("/sidecar.demo.profiles.v1.Profiles/DumpEverything")
+    invoke: grpc.UnaryUnaryMultiCallable[bytes, bytes] = stage.client("console").channel.unary_unary(
+        "/sidecar.demo.profiles.v1.Profiles/DumpEverything"
+    )
     try:
-        invoke(b"", metadata=stage.metadata("amy"), timeout=5)
+        invoke(b"", metadata=tuple(stage.metadata("amy")), timeout=5)
     except grpc.RpcError as error:
         got = ended(error)
         return said(got), got

@@ -97,7 +97,7 @@ def _profile(row: tuple[str, ...]) -> profiles_pb2.Profile:
 def serve(database: Path, address: str, cert: Path, key: Path, client_ca: Path) -> None:
     """Serve until the process is told to stop."""
     server = grpc.server(ThreadPoolExecutor(WORKERS))
-    profiles_pb2_grpc.add_ProfilesServicer_to_server(Profiles(database), server)
+    profiles_pb2_grpc.add_ProfilesServicer_to_server(Profiles(database), server)  # type: ignore[no-untyped-call]
     checks = health.HealthServicer()
     checks.set(SERVICE, health_pb2.HealthCheckResponse.SERVING)
     health_pb2_grpc.add_HealthServicer_to_server(checks, server)

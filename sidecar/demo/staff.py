@@ -49,7 +49,7 @@ def people(as_of: str, *, without: str | None = None) -> list[dict[str, object]]
     return [person for person in staff if person["id"] != without]
 
 
-ENTITIES = [{
+ENTITIES: list[dict[str, object]] = [{
     "id": "platform-us", "organised_under": ["US"], "principal_place": "US", "government_of": None,
     "designated": False, "owners": [],
 }]  # fmt: skip
@@ -58,6 +58,7 @@ ENTITIES = [{
 def write(folder: Path, as_of: str, *, without: str | None = None) -> tuple[Path, Path]:
     """people.jsonl and entities.jsonl in the folder."""
     files = folder / "people.jsonl", folder / "entities.jsonl"
-    for file, rows in zip(files, (people(as_of, without=without), ENTITIES), strict=True):
+    both: tuple[list[dict[str, object]], ...] = (people(as_of, without=without), ENTITIES)
+    for file, rows in zip(files, both, strict=True):
         file.write_text("".join(json.dumps(row) + "\n" for row in rows), encoding="utf-8")
     return files

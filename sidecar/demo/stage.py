@@ -1,6 +1,6 @@
 """The stage on which scenes are played: the processes, the clients, and the world they share."""
 
-import datetime
+import datetime as dt
 import subprocess
 import sys
 import time
@@ -9,7 +9,7 @@ from dataclasses import dataclass, field
 
 from sidecar.demo.client import Client, Got
 from sidecar.demo.processes import Processes, listening
-from sidecar.demo.world import World, sidecar_command
+from sidecar.demo.world import World, build_directory, sidecar_command
 
 TICKET = "SUP-1204"
 
@@ -58,22 +58,16 @@ class Stage:
             self.clients[key] = Client(target, self.world.ca.read_bytes(), pair)
         return self.clients[key]
 
-    def metadata(
-        self, token: str | None, purpose: str | None = "user_support", ticket: str | None = TICKET, **more: str
-    ) -> list[tuple[str, str]]:
-        """What a tool sends for somebody at work."""
+    def metadata(self, token: str | None, **claims: str | None) -> list[tuple[str, str]]:
+        """What a tool sends for somebody at work: by default a purpose and a ticket; None leaves one out."""
         found = [("authorization", f"Bearer {self.world.tokens[token]}")] if token else []
-        for key, value in (("purpose", purpose), ("ticket", ticket), *more.items()):
-            if value is not None:
-                found.append((f"x-customhouse-{key}", value))
-        return found
+        sent = {"purpose": "user_support", "ticket": TICKET, **claims}
+        return found + [(f"x-customhouse-{key}", value) for key, value in sent.items() if value is not None]
 
     def rebuild_directory(self, without: str) -> None:
         """As HR's export would, the moment somebody leaves."""
-        from sidecar.demo.world import build_directory
-
         build_directory(
-            self.world.folder, datetime.datetime.fromtimestamp(self.clock(), datetime.UTC), without=without
+            self.world.folder, dt.datetime.fromtimestamp(self.clock(), dt.UTC), without=without
         )
 
     def doctor(self) -> subprocess.CompletedProcess[str]:

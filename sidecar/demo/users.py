@@ -77,6 +77,6 @@ def _messages(rows: list[tuple[object, ...]]) -> Iterator[tuple[object, ...]]:
         by_country.setdefault(row[1], []).append(row[0])
     for row in rows[:2000]:
         for turn in range(3):
-            same = dice.random() < 0.6 or row[1] == "ZZ"  # noqa: PLR2004
+            same = dice.random() < 0.6 or row[1] == "ZZ"
             other = dice.choice(by_country[row[1]]) if same else dice.choice(rows)[0]
             yield row[0], other, f"about {dice.choice(_TOPICS)}", f"2026-11-{turn + 1:02d}T12:00:00Z"

@@ -3,7 +3,7 @@
 The folder's `sidecar.yaml` and `oversight.yaml` run again as they are; a private key leaves it never.
 """
 
-import datetime
+import datetime as dt
 import json
 import os
 import subprocess
@@ -12,6 +12,7 @@ from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Any
 
 import yaml
 from cryptography.hazmat.primitives import serialization
@@ -64,8 +65,8 @@ class World:
 
     def grant_exception(self, now: float) -> None:
         """An exception for Ed, abroad, in an incident: signed by two approvers, for some seconds from `now`."""
-        begins = datetime.datetime.fromtimestamp(int(now), datetime.UTC)
-        expires = begins + datetime.timedelta(seconds=GRANT_SECONDS)
+        begins = dt.datetime.fromtimestamp(int(now), dt.UTC)
+        expires = begins + dt.timedelta(seconds=GRANT_SECONDS)
         service = profiles_pb2.DESCRIPTOR.services_by_name["Profiles"].full_name
         payload = {
             "id": "EX-7",
@@ -101,7 +102,7 @@ def run(*arguments: str | Path) -> str:
 
 def make(folder: Path, clock: Callable[[], float], policies: Path) -> World:
     """Fill a new folder. `clock` is UTC in unix seconds; `policies` the bundle to enforce."""
-    now = datetime.datetime.fromtimestamp(clock(), datetime.UTC)
+    now = dt.datetime.fromtimestamp(clock(), dt.UTC)
     for name in ("keys", "tls", "tokens", "grants", "oversight", "run"):
         (folder / name).mkdir(parents=True)
     cast = users.make(folder / "users.sqlite", folder / "users.csv")
@@ -125,13 +126,13 @@ def make(folder: Path, clock: Callable[[], float], policies: Path) -> World:
     return world
 
 
-def build_directory(folder: Path, now: datetime.datetime, *, without: str | None = None) -> None:
+def build_directory(folder: Path, now: dt.datetime, *, without: str | None = None) -> None:
     """Build the personnel snapshot; with somebody left out, as HR does when they leave."""
     people, entities = staff.write(folder, now.strftime(staff.STAMP), without=without)
     run("directory", "build", people, entities, folder / "people.snapshot")
 
 
-def _certificates(folder: Path, now: datetime.datetime) -> dict[str, Pair]:
+def _certificates(folder: Path, now: dt.datetime) -> dict[str, Pair]:
     corp = Authority(folder, "corp", now)
     inner = Authority(folder, "upstream-clients", now)
     issued = {
@@ -195,7 +196,8 @@ def _approvers(world: World) -> None:
 
 def _categories() -> set[str]:
     fields = (field for message in profiles_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields)
-    return {field.GetOptions().Extensions[annotations_pb2.data].category for field in fields} - {""}
+    data: Any = annotations_pb2.data
+    return {str(field.GetOptions().Extensions[data].category) for field in fields} - {""}
 
 
 def _descriptors(file: Path) -> None:

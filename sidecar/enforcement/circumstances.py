@@ -119,9 +119,11 @@ class Circumstances:
     def _exceptions(self, claimed: str | None, person: str | None, now: float) -> tuple[ExceptionGrant, ...]:
         if claimed is None:
             return ()
+        if self._grants is None or person is None:
+            raise IdentifyError(
+                "no exception can be claimed here", reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED
+            )
         try:
-            if self._grants is None or person is None:
-                raise GrantError("no exception can be claimed here")
             return (self._grants.claim(person, claimed, now),)
         except GrantError as error:
             raise IdentifyError(

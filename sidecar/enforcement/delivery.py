@@ -135,7 +135,7 @@ class Delivery:
                 self._retry = min(self._retry * 2, _LAST_RETRY)
             await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
 
-    async def drain(self, timeout: float) -> bool:  # noqa: ASYNC109 - the caller's budget for a stop, not a cancellation
+    async def drain(self, timeout: float) -> bool:
         """Wait until every record has a receipt, at most `timeout` seconds; whether it has."""
         try:
             async with asyncio.timeout(timeout):

@@ -228,7 +228,11 @@ class Guarded:
     def _answer_covered(self, classified: Classified, reached: Reach | None) -> bool:
         """Whether the request's own decision covers an answer: it names nobody but the subjects decided about."""
         cover = self._covers.get("request")
-        if cover is None or cover.counts.pending or "response" in self._covers or reached is not None:
+        if cover is None or reached is not None:
+            return False
+        if not classified.classes and not classified.nobody:
+            return True  # it holds nobody's data: an empty page, a count
+        if cover.counts.pending or "response" in self._covers:
             return False
         in_time = not self.description.server_streaming or perf_counter() < cover.until
         return in_time and not classified.nobody and self._referenced(classified)

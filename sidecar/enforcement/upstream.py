@@ -7,8 +7,10 @@
 """
 
 import asyncio
+from collections.abc import Coroutine
 from dataclasses import dataclass
 from pathlib import Path
+from typing import TypeVar
 
 import grpc
 
@@ -30,11 +32,14 @@ _TOLD = {
     Code.CANCELLED: "the service gave the call up",
 }
 _INTERRUPTED = "Internal error from Core"
-"""What grpc.aio says for a moment when a write meets a call that has just ended; the true status follows."""
+"""What grpc.aio puts in the place of a call's status when a write meets a call that is ending."""
 _STATUS_WAIT_SECONDS = 1.0
+_STATUS_LOOK_SECONDS = 0.001
 _CLOSED = "Locally cancelled by application!"
 """What grpc.aio says of a call whose channel was closed under it."""
 
+T = TypeVar("T")
+_Ended = tuple[grpc.StatusCode, str | None, Metadata]
 Channel = grpc.aio.Channel
 Multi = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Streams = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
@@ -98,7 +103,7 @@ class GrpcUpstream:
         """The channel in use, for `reflection`."""
         return self._link.channel
 
-    async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:  # noqa: ASYNC109 - becomes the grpc-timeout on the wire
+    async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:
         """A unary call. Cancelling the awaiting task cancels the upstream call. `timeout` in seconds.
 
         ForwardError when the service cannot be reached, or when the metadata is not fit to be sent.
@@ -131,10 +136,7 @@ class GrpcUpstream:
     def open(self, method: str, metadata: Metadata, timeout: float | None) -> "GrpcExchange":
         """Open a streaming call."""
         link = self._link
-        call = link.stream(method)(metadata=metadata, timeout=timeout)
-        link.calls += 1
-        call.add_done_callback(link.ended)
-        return GrpcExchange(link, call)
+        return GrpcExchange(link, link.stream(method)(metadata=metadata, timeout=timeout))
 
     def reduced(self, final: Final) -> Final:
         """The same status code with nothing in it that could carry data."""
@@ -230,12 +232,31 @@ class _Link:
 
 
 class GrpcExchange:
-    """One open streaming call. See `call.Exchange`; writing to a call that has ended does nothing."""
+    """One open streaming call. See `call.Exchange`; writing to a call that has ended does nothing.
 
-    __slots__ = ("_call", "_given_up", "_link")
+    A write that meets a call which is ending makes grpc.aio replace the call's status by INTERNAL and, through
+    `call.read`, drop answers that are still unread. So the first true status is noted when it comes, and answers are
+    read through the call's iterator, which goes on to the last one.
+    """
+
+    __slots__ = ("_answers", "_call", "_ended", "_link")
 
     def __init__(self, link: _Link, call: grpc.aio.StreamStreamCall[bytes, bytes]) -> None:
-        self._link, self._call, self._given_up = link, call, False
+        self._link, self._call = link, call
+        self._answers = aiter(call)
+        self._ended: asyncio.Future[_Ended] = asyncio.get_running_loop().create_future()
+        link.calls += 1
+        self._ended.add_done_callback(link.ended)
+        call.add_done_callback(self._note)
+
+    def _note(self, call: object = None) -> None:
+        del call
+        if self._ended.done():
+            return
+        status, details = _at_once(self._call.code()), _at_once(self._call.details())
+        if details != _INTERRUPTED:
+            trailers = tuple(_at_once(self._call.trailing_metadata()) or ())
+            self._ended.set_result((status, details, trailers))
 
     async def write(self, message: bytes) -> None:
         """Send one request message; waits while the upstream is slow."""
@@ -264,36 +285,43 @@ class GrpcExchange:
     async def read(self) -> bytes | None:
         """The next answer message, None after the last, however the call ended."""
         try:
-            message = await self._call.read()
+            return await anext(self._answers, None)
         except (grpc.aio.AioRpcError, grpc.aio.BaseError):
             return None
         except asyncio.CancelledError:
             if _cancelled_here():
                 raise
             return None
-        return message if isinstance(message, bytes) else None
 
     async def final(self) -> Final:
         """The upstream's status and trailers, after `read` gave None. ForwardError if it could not be reached."""
-        call = self._call
-        if self._given_up:
-            return Final(code=Code.CANCELLED, message="the call was given up")
-        status, details = await call.code(), await call.details()
+        await self._call.code()
         waited = 0.0
-        while details == _INTERRUPTED and waited < _STATUS_WAIT_SECONDS:
-            await asyncio.sleep(0.005)
-            waited += 0.005
-            status, details = await call.code(), await call.details()
+        self._note()
+        while not self._ended.done() and waited < _STATUS_WAIT_SECONDS:  # nobody is told when the true status follows
+            await asyncio.sleep(_STATUS_LOOK_SECONDS)
+            waited += _STATUS_LOOK_SECONDS
+            self._note()
+        if not self._ended.done():
+            self._ended.set_result((grpc.StatusCode.INTERNAL, _BROKEN, ()))
+        status, details, trailers = self._ended.result()
         if details == _CLOSED:
             return _told(Code.UNAVAILABLE)
-        bare = not await call.initial_metadata()
-        return self._link.final(status, details, await call.trailing_metadata() or (), bare=bare)
+        return self._link.final(status, details, trailers, bare=not await self._call.initial_metadata())
 
     def cancel(self) -> None:
         """Give the call up. Idempotent; a no-op once it has ended."""
-        if not self._call.done():
-            self._given_up = True
-            self._call.cancel()
+        self._call.cancel()
+
+
+def _at_once(answer: Coroutine[object, object, T]) -> T:
+    """The result of a coroutine that has nothing to wait for: what a call says of itself once it has ended."""
+    try:
+        answer.send(None)
+    except StopIteration as stop:
+        result: T = stop.value
+        return result
+    raise AssertionError("a call that had ended did not know its status")
 
 
 def _cancelled_here() -> bool:

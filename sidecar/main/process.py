@@ -55,7 +55,7 @@ def check(settings: SidecarSettings) -> list[str]:
     ]
     if settings.describe.descriptors.file is not None:
         described = build.describer(settings)
-        lines.append(f"methods        {sum(1 for _ in described)} described, {len(described.undescribed())} refused")
+        lines.append(f"methods        {sum(1 for _ in described)} described, {described.report().refused} refused")
     lines += [f"listener       {one.door} on {build.listen(one).address}" for one in settings.listen]
     return lines
 

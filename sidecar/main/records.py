@@ -27,7 +27,7 @@ from sidecar.spool.slot import SpoolOptions
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.trust import Trust
 
-Details = Mapping[str, str | int | bool | None | list[str]]
+Details = Mapping[str, str | int | bool | list[str] | None]
 _FIRST_KEY_SECONDS = 0.7
 """How long a first start waits for the key service before it serves (and refuses) without."""
 

@@ -12,7 +12,7 @@ from sidecar.observability.metrics import Gauges
 from sidecar.record import PolicyRef, RecordType
 from sidecar.vocabulary import ReasonCode
 
-Announce = Callable[[RecordType, Mapping[str, str | int | bool | None | list[str]]], Awaitable[None]]
+Announce = Callable[[RecordType, Mapping[str, str | int | bool | list[str] | None]], Awaitable[None]]
 
 
 class InForce:

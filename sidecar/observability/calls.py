@@ -22,7 +22,7 @@ from opentelemetry.trace import (
     set_span_in_context,
 )
 
-from sidecar.observability.metrics import CallStats
+from sidecar.observability.metrics import OTHER, CallStats
 from sidecar.observability.traces import TraceOrigin, parse_traceparent
 
 MAX_STAGE_SPANS = 256
@@ -33,7 +33,9 @@ _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "IN
 class CallSpan:
     """One call as operators see it. `traceparent` goes to the upstream; the rest into the record."""
 
-    __slots__ = ("_ended", "_mark", "_method", "_span", "_stats", "_tracer", "from_", "span_id", "started", "trace_id")
+    __slots__ = (
+        "_ended", "_epoch", "_mark", "_method", "_span", "_stats", "_tracer", "from_", "span_id", "started", "trace_id",
+    )  # fmt: skip
 
     def __init__(
         self, method: str, ids: tuple[str, str, TraceOrigin], span: Span | None, tracer: Tracer | None, stats: CallStats
@@ -43,6 +45,8 @@ class CallSpan:
         self._span, self._tracer, self._stats = span, tracer, stats
         self._ended: list[tuple[str, int, int]] = []
         self.started = self._mark = perf_counter()
+        # One reading of the wall clock a call: its stages stay in order while somebody sets the clock.
+        self._epoch = 0 if span is None else time_ns() - int(self.started * 1e9)
 
     @property
     def traceparent(self) -> str:
@@ -56,12 +60,10 @@ class CallSpan:
     def stage(self, name: str) -> None:
         """The stage `name` ends here; it began where the one before it ended."""
         now = perf_counter()
-        took = now - self._mark
-        self._stats.time(name, took)
-        self._mark = now
+        began, self._mark = self._mark, now
+        self._stats.time(name, now - began)
         if self._span is not None and len(self._ended) < MAX_STAGE_SPANS:
-            end = time_ns()
-            self._ended.append((name, end - int(took * 1e9), end))
+            self._ended.append((name, self._epoch + int(began * 1e9), self._epoch + int(now * 1e9)))
 
     def event(self, name: str, detail: str = "") -> None:
         """Count something that happened in this call."""
@@ -86,14 +88,26 @@ class CallSpan:
 
 
 class CallObserver:
-    """Starts a `CallSpan` for each call. Without a tracer nothing is sampled."""
+    """Starts a `CallSpan` for each call. Without a tracer nothing is sampled.
 
-    def __init__(self, stats: CallStats, tracer: Tracer | None = None, bits: Callable[[int], int] | None = None) -> None:
-        self.stats, self._tracer = stats, tracer
+    `known` says whether the API has a method. Any other name is what a caller made up: it is counted and traced as
+    `_OTHER`, or callers could write whatever they like into the operator's metrics, and as many series as they like.
+    """
+
+    def __init__(
+        self,
+        stats: CallStats,
+        tracer: Tracer | None = None,
+        bits: Callable[[int], int] | None = None,
+        known: Callable[[str], bool] = lambda _: True,
+    ) -> None:
+        self.stats, self._tracer, self._known = stats, tracer, known
         self._bits = bits or SystemRandom().getrandbits
 
     def begin(self, method: str, traceparent: str | None) -> CallSpan:
         """A call has come. `method` is "package.Service/Method"."""
+        if not self._known(method):
+            method = OTHER
         parent = parse_traceparent(traceparent)
         origin: TraceOrigin = "sidecar" if parent is None else "caller"
         if self._tracer is not None:

@@ -13,9 +13,14 @@ from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, Histo
 from prometheus_client.metrics_core import Metric
 from prometheus_client.registry import Collector
 
+from sidecar.errors import ConfigurationError
+
 EDGES = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 """Upper edges of the stage buckets in seconds."""
 MAX_SERIES = 4096
+"""Series of calls, and of events, at most."""
+OTHER = "_OTHER"
+"""The method of what has none of its own (OpenTelemetry's word for it)."""
 
 Gauges = Mapping[str, tuple[str, Callable[[], float]]]
 """Name (without prefix) -> what it says, how to read it."""
@@ -40,10 +45,10 @@ class CallStats:
         self.events: dict[tuple[str, str], int] = {}
 
     def count(self, method: str, effect: str, reason: str, status: str) -> None:
-        """One call has ended. Series are bounded: beyond the bound the method is `other`."""
+        """One call has ended. Series are bounded: beyond the bound the method is `_OTHER`."""
         key = (method, effect, reason, status)
         if key not in self.calls and len(self.calls) >= MAX_SERIES:
-            key = ("other", effect, reason, status)
+            key = (OTHER, effect, reason, status)
         self.calls[key] = self.calls.get(key, 0) + 1
 
     def time(self, stage: str, seconds: float) -> None:
@@ -55,8 +60,11 @@ class CallStats:
         entry.total += seconds
 
     def event(self, name: str, detail: str = "") -> None:
-        """Something else worth counting, such as a dropped unknown field."""
-        self.events[name, detail] = self.events.get((name, detail), 0) + 1
+        """Something else worth counting, such as a dropped unknown field. Beyond the bound the detail is `_OTHER`."""
+        key = (name, detail)
+        if key not in self.events and len(self.events) >= MAX_SERIES:
+            key = (name, OTHER)
+        self.events[key] = self.events.get(key, 0) + 1
 
 
 class _Scrape(Collector):
@@ -90,10 +98,19 @@ def _cumulative(entry: Stage) -> Iterator[tuple[str, float]]:
 
 
 def serve(stats: CallStats, gauges: Gauges, host: str, port: int) -> Callable[[], None]:
-    """Serve `/metrics` on host:port from a thread; returns what stops it. OSError when the port is taken."""
+    """Serve `/metrics` on host:port from a thread; returns what stops it. `host` may be an IPv6 address in brackets.
+
+    ConfigurationError when nothing can listen there.
+    """
     registry = CollectorRegistry()
     registry.register(_Scrape(stats, gauges))
-    server, thread = start_http_server(port, addr=host, registry=registry)
+    try:
+        server, thread = start_http_server(port, addr=host.removeprefix("[").removesuffix("]"), registry=registry)
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot listen there: {error.strerror or error}", where="metrics.listen", value=f"{host}:{port}",
+            fix="Choose a free address of this host.",
+        ) from None  # fmt: skip
 
     def stop() -> None:
         server.shutdown()
@@ -131,9 +148,7 @@ def export(meter: Meter, stats: CallStats, gauges: Gauges) -> None:
     meter.create_observable_counter("customhouse.stage.duration", [seconds], unit="s", description="Time in a stage")
     meter.create_observable_counter("customhouse.stage.passages", [passages], description="Passages of a stage")
     for name, (text, read) in gauges.items():
-        meter.create_observable_gauge(
-            f"customhouse.{name.replace('_', '.')}", [_reading(read)], description=text
-        )
+        meter.create_observable_gauge(f"customhouse.{name.replace('_', '.')}", [_reading(read)], description=text)
 
 
 def _reading(read: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:

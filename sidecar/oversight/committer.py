@@ -31,9 +31,11 @@ class _Waiting:
 class Committer:
     """Stores checked batches. Start it once; `submit` from event loops; `close` when no more will come."""
 
-    def __init__(self, storage: Storage, timestamp: Callable[[], str], on_broken: Callable[[Exception], None]) -> None:
-        """`on_broken` is told, from the writing thread, of an error that only a restart can mend."""
-        self._storage, self._timestamp, self._on_broken = storage, timestamp, on_broken
+    def __init__(self, storage: Storage, timestamp: Callable[[], str], on_broken: Callable[[Exception], None],
+                 on_commit: Callable[[], None]) -> None:  # fmt: skip
+        """Both are called from the writing thread: after each commit, and for an error that only a restart can mend."""
+        self._storage, self._timestamp = storage, timestamp
+        self._on_broken, self._on_commit = on_broken, on_commit
         self._queue: queue.SimpleQueue[_Waiting | None] = queue.SimpleQueue()
         self._waiting = 0
         self._closed = False
@@ -106,6 +108,7 @@ class Committer:
             return
         for waiting, stored in zip(group, places, strict=True):
             _tell(waiting, places=stored)
+        self._on_commit()
 
 
 def _tell(waiting: _Waiting, *, places: Places | None = None, error: Exception | None = None) -> None:

@@ -81,10 +81,10 @@ class Journal:
         key = self._outside.random(KEY_SIZE)
         self._cipher = AESGCM(key)
         keys.add(STORE, SLOT, self._epoch, SUITE.encrypt(key, self._sealing, EPOCH_KEY_INFO))
-        details: Details = {"previous_epoch": None, "previous_seq": None}
+        details: Details = {"previous_epoch": None, "previous_seq": None, "previous_hash": None}
         if last is not None and last.last_digest is not None:
             self._prev = encode_digest(last.last_digest)
-            details = {"previous_epoch": last.epoch, "previous_seq": last.last_seq}
+            details = {"previous_epoch": last.epoch, "previous_seq": last.last_seq, "previous_hash": self._prev}
         await self.write("open", details)
 
     async def close(self) -> None:

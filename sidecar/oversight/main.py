@@ -5,7 +5,7 @@ import secrets
 import signal
 from collections.abc import Awaitable, Callable, Sequence
 from concurrent.futures import ThreadPoolExecutor
-from contextlib import AsyncExitStack
+from contextlib import AsyncExitStack, suppress
 from dataclasses import dataclass
 from datetime import UTC, datetime, timedelta
 from pathlib import Path
@@ -29,7 +29,7 @@ from sidecar.oversight.keys import KeyVault, read_key_encryption_key
 from sidecar.oversight.openings import EpochKeys, Opener
 from sidecar.oversight.periods import rfc3339
 from sidecar.oversight.producers import STORE, Registry
-from sidecar.oversight.publisher import Publications, Publisher
+from sidecar.oversight.publisher import News, Publications, Publisher
 from sidecar.oversight.query import Querying, QueryService
 from sidecar.oversight.search import SearchIndex
 from sidecar.oversight.sqlite import SqliteStorage
@@ -42,7 +42,7 @@ from sidecar.tlog.key import Signer
 GRACE_SECONDS = 2.0
 SILENT_AFTER = timedelta(seconds=90)
 _MERGE_INTERVALS = 10
-_FOLLOW_SECONDS = 0.05
+_FOLLOW_SECONDS = 1.0
 _OPTIONS = (
     ("grpc.max_receive_message_length", MOST_MESSAGE),
     ("grpc.max_send_message_length", MOST_MESSAGE),
@@ -62,6 +62,7 @@ class Store:
     journal: Journal
     publisher: Publisher
     publications: Publications
+    commits: News
     epoch_keys: EpochKeys
     registry: Registry
     log_key: Ed25519PrivateKey
@@ -109,12 +110,12 @@ def _compose(settings: OversightSettings, log: FilteringBoundLogger, stack: Asyn
     origin, database = settings.log.origin, settings.storage.sqlite
     log_key = private_keys.ed25519(settings.log.key)
     sealing_key = private_keys.x25519(settings.secrets.sealing_key)
-    own_key = private_keys.own(database.with_name(database.name + ".store-key.pem"))
-    publications, failed = Publications(), asyncio.get_running_loop().create_future()
+    publications, commits, failed = Publications(), News(), asyncio.get_running_loop().create_future()
     on_broken = _reporter(failed)
 
     storage = SqliteStorage(database)
     stack.callback(storage.close)
+    own_key = private_keys.own(database.with_name(database.name + ".store-key.pem"))
     kek = read_key_encryption_key(settings.secrets.key_encryption_key)
     vault = KeyVault(settings.secrets.database, kek, secrets.token_bytes)
     stack.callback(vault.close)
@@ -123,7 +124,7 @@ def _compose(settings: OversightSettings, log: FilteringBoundLogger, stack: Asyn
     pool, integrating = ThreadPoolExecutor(4, "work"), ThreadPoolExecutor(1, "integrate")
     stack.callback(pool.shutdown)
     stack.callback(integrating.shutdown)
-    committer = Committer(storage, _timestamp, on_broken)
+    committer = Committer(storage, _timestamp, on_broken, commits.tell_from_thread)
     stack.callback(committer.close)
     integrator = Integrator(
         storage, TileFolder(settings.tiles.folder), Signer(origin, log_key), holder=secrets.token_hex(8),
@@ -132,7 +133,7 @@ def _compose(settings: OversightSettings, log: FilteringBoundLogger, stack: Asyn
     epoch_keys = EpochKeys(storage, [sealing_key])
     return Store(
         storage=storage, vault=vault, index=index, opener=Opener(storage, vault, epoch_keys, _timestamp),
-        committer=committer, publications=publications, epoch_keys=epoch_keys,
+        committer=committer, publications=publications, commits=commits, epoch_keys=epoch_keys,
         registry=Registry(settings.producers.file),
         journal=Journal(_own_append(committer, own_key.public_key(), pool), own_key, sealing_key.public_key(),
                         Outside(now=_now, random=secrets.token_bytes, encode_header=encode_header)),
@@ -164,7 +165,7 @@ async def _follow(store: Store, step: Callable[[], int]) -> None:
     """
     loop = asyncio.get_running_loop()
     while True:
-        began = loop.time()
+        began, commit = loop.time(), store.commits.next
         try:
             done = await loop.run_in_executor(store.pool, step)
         except StorageError as error:
@@ -173,8 +174,11 @@ async def _follow(store: Store, step: Callable[[], int]) -> None:
         except Exception as error:  # noqa: BLE001 - handed to the composition root, which stops
             _set(store.failed, error)
             return
-        busy = store.committer.waiting > 0
-        await asyncio.sleep(_FOLLOW_SECONDS if done == 0 else 5 * (loop.time() - began) if busy else 0)
+        if store.committer.waiting:
+            await asyncio.sleep(5 * (loop.time() - began))
+        elif done == 0:
+            with suppress(TimeoutError):
+                await asyncio.wait_for(commit.wait(), _FOLLOW_SECONDS)
 
 
 async def _listen(settings: OversightSettings, store: Store, stopping: asyncio.Event) -> list[grpc.aio.Server]:

@@ -10,23 +10,44 @@ from sidecar.oversight.integrator import Integrator, Published
 from sidecar.oversight.storage import LeaseLostError, StorageBrokenError, StorageError
 
 
+class News:
+    """Wakes those who wait, each time it is told. Used from one event loop, except `tell_from_thread`."""
+
+    def __init__(self) -> None:
+        self._event = asyncio.Event()
+        self._loop = asyncio.get_running_loop()
+
+    @property
+    def next(self) -> asyncio.Event:
+        """Is set when there is news. Take it before looking at what it is about, or news could slip between."""
+        return self._event
+
+    def tell(self) -> None:
+        """There is news."""
+        event, self._event = self._event, asyncio.Event()
+        event.set()
+
+    def tell_from_thread(self) -> None:
+        """As `tell`, from any thread."""
+        self._loop.call_soon_threadsafe(self.tell)
+
+
 class Publications:
     """The latest published tree, and a way to wait for a newer one. Used from one event loop."""
 
     def __init__(self) -> None:
         self.latest: Published | None = None
-        self._news = asyncio.Event()
+        self._news = News()
 
     def announce(self, tree: Published) -> None:
         """There is a newer tree."""
         self.latest = tree
-        news, self._news = self._news, asyncio.Event()
-        news.set()
+        self._news.tell()
 
     async def newer_than(self, size: int) -> Published:
         """The latest tree, as soon as it has more than `size` leaves."""
         while self.latest is None or self.latest.size <= size:
-            await self._news.wait()
+            await self._news.next.wait()
         return self.latest
 
 

@@ -84,11 +84,19 @@ def _explained(
     lines = []
     for item in error.errors(include_url=False):
         where = item["loc"]
-        source = next((names[where[:end]] for end in range(len(where), 0, -1) if where[:end] in names), None)
+        source = _source(names, where, unknown=item["type"] == "extra_forbidden")
         line = _line(model, where, item["type"], item["msg"], item.get("input"))
         lines.append(line if source is None else f"{line} [set by {source}]")
     more = "" if len(lines) == 1 else f" ({len(lines)} problems)"
     return ConfigurationError("; ".join(lines) + more, where=str(path), fix="docs/settings.md lists every key.")
+
+
+def _source(names: Mapping[Where, str], where: Where, *, unknown: bool) -> str | None:
+    """The variable that set what stands there, or one that made the unknown key there."""
+    for end in range(len(where), 0, -1):
+        if where[:end] in names:
+            return names[where[:end]]
+    return next((name for key, name in names.items() if key[: len(where)] == where), None) if unknown else None
 
 
 def _line(model: type[Settings], where: Where, kind: str, message: str, value: object) -> str:

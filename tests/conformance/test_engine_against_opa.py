@@ -28,7 +28,7 @@ pytestmark = pytest.mark.conformance
 
 OPA = Path(".tools/bin/opa")
 OPA_VERSION = "v1.22.2"
-MODULES = int(os.environ.get("ENGINE_FUZZ_MODULES", "150"))
+MODULES = int(os.environ.get("ENGINE_FUZZ_MODULES", "80"))
 
 
 def missing(what: str) -> None:
@@ -110,7 +110,7 @@ def test_the_table_says_what_opa_says(opa: Opa, case: Accepted) -> None:
         assert opa.answer("t/p", document) == want, document
 
 
-@pytest.mark.parametrize("seed", [1, 2, 3])
+@pytest.mark.parametrize("seed", [1, 2])
 def test_generated_policies_are_answered_alike(opa: Opa, seed: int) -> None:
     rng = random.Random(seed)
     opa.put("/v1/data/base", json.dumps(engine_rego.DATA["base"]), "application/json")

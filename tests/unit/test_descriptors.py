@@ -158,18 +158,18 @@ def test_an_import_of_the_annotations_among_others_is_struck_out():
         ("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}, (sidecar.api.v1.subject_country) = {}]; }", "t.M.a",
          "not both"),
         ("message M { string a = 1 [(sidecar.api.v1.subject_country) = {}]; }", "t.M", "needs a subject_id"),
-        ("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; "
-         "int32 b = 2 [(sidecar.api.v1.subject_country) = {}]; }", "t.M.b", "one string field"),
-        ("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; "
-         "repeated string b = 2 [(sidecar.api.v1.subject_country) = {}]; }", "t.M.b", "one string field"),
-        ("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; "
-         "M b = 2 [(sidecar.api.v1.subject_country) = {}]; }", "t.M.b", "one string field"),
-        ("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; string b = 2 [(sidecar.api.v1.subject_country) = {}];"
-         " string c = 3 [(sidecar.api.v1.subject_country) = {}]; }", "t.M", "at most one"),
-        ("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; string b = 2 [(sidecar.api.v1.subject_id) = {}];"
-         " string c = 3 [(sidecar.api.v1.subject_country) = {authoritative: true}]; }", "t.M", "exactly one subject"),
-        ("message M { repeated string a = 1 [(sidecar.api.v1.subject_id) = {}];"
-         " string c = 3 [(sidecar.api.v1.subject_country) = {authoritative: true}]; }", "t.M", "exactly one subject"),
+        (("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; "
+         "int32 b = 2 [(sidecar.api.v1.subject_country) = {}]; }"), "t.M.b", "one string field"),
+        (("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; "
+         "repeated string b = 2 [(sidecar.api.v1.subject_country) = {}]; }"), "t.M.b", "one string field"),
+        (("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; "
+         "M b = 2 [(sidecar.api.v1.subject_country) = {}]; }"), "t.M.b", "one string field"),
+        (("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; string b = 2 [(sidecar.api.v1.subject_country) = {}];"
+         " string c = 3 [(sidecar.api.v1.subject_country) = {}]; }"), "t.M", "at most one"),
+        (("message M { string a = 1 [(sidecar.api.v1.subject_id) = {}]; string b = 2 [(sidecar.api.v1.subject_id) = {}];"
+         " string c = 3 [(sidecar.api.v1.subject_country) = {authoritative: true}]; }"), "t.M", "exactly one subject"),
+        (("message M { repeated string a = 1 [(sidecar.api.v1.subject_id) = {}];"
+         " string c = 3 [(sidecar.api.v1.subject_country) = {authoritative: true}]; }"), "t.M", "exactly one subject"),
         ("message M { option (sidecar.api.v1.record) = {}; string a = 1; }", "t.M", "a record needs"),
         ("message M { option (sidecar.api.v1.record) = {}; map<string, M> a = 1 [(sidecar.api.v1.subject_id) = {}]; }",
          "t.M", "a record needs"),

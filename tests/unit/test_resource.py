@@ -1,3 +1,4 @@
+import json
 from pathlib import Path
 from tempfile import TemporaryDirectory
 
@@ -7,7 +8,6 @@ from trial_api import CLASSIFIER, Index, compile_text, describer, new, trial, tr
 from sidecar.attributes import datasets
 from sidecar.attributes.countries import country_class
 from sidecar.attributes.messages import MalformedMessageError, Seen
-from sidecar.attributes.report import report
 from sidecar.attributes.resource import Classifier
 from sidecar.errors import Code, ConfigurationError, DescribeError, InterceptError
 from sidecar.vocabulary import Place, SubjectCounts
@@ -53,8 +53,9 @@ def test_unguarded_patterns_name_a_service_or_a_method():
     assert api.unguarded("/t.S/A")
     assert not api.unguarded("/t.S/B")
     assert not api.unguarded("/t.S")
-    assert api.undescribed() == ("/t.S/B",)
-    assert [(row.path, row.status) for row in report(api)] == [("/t.S/A", "unguarded"), ("/t.S/B", "undescribed")]
+    found = api.report()
+    assert [(row.method, row.status) for row in found.methods] == [("t.S/A", "unguarded"), ("t.S/B", "undescribed")]
+    assert found.unannotated == ("t.S/B: nothing says what it reaches, so every call of it is refused",)
 
 
 @pytest.mark.parametrize("pattern", ["", "*", "/t.S/A", "t.S", "t.*/A", "t.S/A*", "t.S/", "t.S/A\n"])
@@ -142,18 +143,22 @@ def test_a_map_says_what_its_values_are_besides_whom_its_keys_name(tmp_path):
             rpc B(M) returns (M) { option deprecated = true; } }"""))
     assert api.method("/t.S/A").reach.unannotated == ("t.M.a", "t.M.b")
     assert api.method("/t.S/A").reach.subjects == ("t.M.a",)
-    assert api.undescribed() == ("/t.S/B",)
+    assert [row.method for row in api.report().methods if row.status == "undescribed"] == ["t.S/B"]
 
 
 def test_the_report_has_a_row_for_each_method():
-    rows = {row.path: row for row in report(trial())}
+    found = trial().report()
+    rows = {row.method: row for row in found.methods}
     assert len(rows) == 13
-    row = rows["/trial.v1.Trials/Get"]
+    row = rows["trial.v1.Trials/Get"]
     assert (row.status, row.action, row.resource, row.subject) == ("guarded", "read", "profile", "request_field")
     assert row.subject_fields == ("trial.v1.Ask.user_id", "trial.v1.Profile.user_id")
     assert row.opaque
     assert row.dataset is None
-    assert rows["/trial.v1.Trials/Nobody"].status == "undescribed"
+    assert rows["trial.v1.Trials/Nobody"].status == "undescribed"
+    assert len(found.unannotated) == 4
+    assert found.unannotated[1].startswith("trial.v1.Ask.user_ids: no category, so it is `unclassified` (reached by trial.v1.Trials/Delete)")
+    assert json.loads(json.dumps(found.to_json()))["methods"][0]["method"] == "trial.v1.Olds/Get"
 
 
 def test_the_resource_of_the_input_document(tmp_path):

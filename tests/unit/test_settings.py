@@ -258,13 +258,12 @@ class TestYaml:
         assert found.upstream.location.country == "NO"
         assert found.identity.workloads[0].operated_from == "NO"
 
-    @pytest.mark.parametrize("word", ["yes", "on", "y", "True1", "1:30", "0x10", "010", "2026-01-01", "1_000", "=", "~x", "1."])
+    @pytest.mark.parametrize("word", ["yes", "on", "y", "True1", "1:30", "0x10", "010", "2026-01-01", "1_000", "=", "~x"])
     def test_words_stay_words(self, tmp_path: Path, word: str) -> None:
         text = SIDECAR.replace("name: Platform Inc.", f"name: {word}")
-        found = load(written(tmp_path, text), SidecarSettings, {}) if word != "1." else None
-        assert found is None or found.holder is not None
-        if found is not None and found.holder is not None:
-            assert found.holder.name == word
+        found = load(written(tmp_path, text), SidecarSettings, {})
+        assert found.holder is not None
+        assert found.holder.name == word
 
     @pytest.mark.parametrize(
         "text",
@@ -320,12 +319,12 @@ class TestYaml:
         assert "cannot be read: " in text
         assert "--config" in text
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))))
     def test_no_bytes_make_a_traceback(self, tmp_path: Path, data: bytes) -> None:
         refusal(written(tmp_path, data))
 
-    @settings(max_examples=200, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
+    @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
     @given(data=st.data())
     def test_nor_does_any_value_in_the_place_of_any_other(self, tmp_path: Path, data: st.DataObject) -> None:
         tree = copy.deepcopy(yaml.safe_load(SIDECAR))
@@ -393,8 +392,7 @@ class TestEnvironment:
     def test_a_mistake_names_the_variable(self, tmp_path: Path, name: str, value: str, said: str) -> None:
         text = refusal(written(tmp_path, SIDECAR), environment={name: value})
         assert said in text
-        if name != "CUSTOMHOUSE_LEDGER__ADDRESS":
-            assert name in text
+        assert name in text
 
     def test_without_one_given_it_is_the_process_s(self, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
         monkeypatch.setenv("CUSTOMHOUSE_LIMITS__STREAMS", "9")
