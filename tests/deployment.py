@@ -27,6 +27,7 @@ from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from puppet import Puppet
 
+from sidecar.attributes.directory import Directory
 from sidecar.demo import epilogue, staff, world
 from sidecar.demo.pki import Pair
 from sidecar.demo.processes import Processes, free_port, listening
@@ -266,12 +267,15 @@ class Deployment:
         return self.world.staff_idp.token(person, CONSOLE, time.time(), **claims)
 
     def people(self, *extra: Tree, without: str | None = None) -> None:
-        """Build the directory anew, with more people or without somebody."""
+        """Build the directory anew, with more people or without somebody, and wait until it is in force."""
         stamp = datetime.datetime.now(datetime.UTC).strftime(staff.STAMP)
         rows, (file, entities) = staff.people(stamp, without=without), staff.write(self.folder, stamp)
         rows += [{**rows[0], **one} for one in extra]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
-        world.run("directory", "build", file, entities, self.folder / "people.snapshot")
+        snapshot = self.folder / "people.snapshot"
+        world.run("directory", "build", file, entities, snapshot)
+        built = Directory(snapshot, 3600.0).revision
+        wait(lambda: self.status()["directory"] == built, 5, "the sidecar has taken up the new directory")
 
     def grant(self, name: str, **payload: object) -> None:
         """An exception signed by both approvers, for a minute from now."""

@@ -11,6 +11,7 @@ import sys
 import time
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import grpc
 import yaml
@@ -182,6 +183,7 @@ def free_ports(count: int) -> list[int]:
 PROGRAM = """
 import sys
 from pathlib import Path
+from typing import Self
 from sidecar.oversight.main import run
 from sidecar.settings.loader import load
 from sidecar.settings.oversight import OversightSettings
@@ -220,7 +222,7 @@ class StoreProcess:
         self.process: subprocess.Popen[bytes] | None = None
         self.client_names: dict[str, tuple[bytes, bytes]] = {}
 
-    def __enter__(self) -> "StoreProcess":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:

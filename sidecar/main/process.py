@@ -10,7 +10,7 @@ from typing import Any
 
 import uvloop
 
-from sidecar.attributes.resource import Classifier
+from sidecar.attributes.resource import Classifier, Describer
 from sidecar.attributes.subject import Identifier
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.enforcement.admin import AdminSocket
@@ -55,9 +55,13 @@ def check(settings: SidecarSettings) -> list[str]:
     ]
     if settings.describe.descriptors.file is not None:
         described = build.describer(settings)
-        lines.append(f"methods        {sum(1 for _ in described)} described, {described.report().refused} refused")
+        lines.append(f"methods        {sum(1 for _ in described)} described, {_refused(described)} refused")
     lines += [f"listener       {one.door} on {build.listen(one).address}" for one in settings.listen]
     return lines
+
+
+def _refused(described: Describer) -> int:
+    return sum(row.status == "undescribed" for row in described.report().methods)
 
 
 async def _serve(settings: SidecarSettings, log: OperatorLog) -> None:

@@ -1,7 +1,8 @@
 """Continuity: every producer slot's records form one chain, epoch after epoch, without gap or fork.
 
 Records of an epoch may stand in the log out of order (a gap that was filled late), so those that run ahead wait until
-what is before them has come; what still waits at the end is a gap.
+what is before them has come; what still waits at the end is a gap. Epochs are joined by what their first record names,
+not by their times: a clock that was set back between two starts breaks nothing.
 """
 
 from collections.abc import Iterator
@@ -31,10 +32,14 @@ class _Epoch:
     next_seq: int = 0
     last: bytes | None = None
     opened_prev: bytes | None = None
-    closed: bool = False
     ahead: dict[int, _Ahead] = field(default_factory=dict)
     problems: list[Problem] = field(default_factory=list)
     records: int = 0
+
+    @property
+    def end(self) -> bytes | None:
+        """Digest of the epoch's last record that is known."""
+        return self.ahead[max(self.ahead)].digest if self.ahead else self.last
 
 
 class Chains:
@@ -67,9 +72,11 @@ class Chains:
             epoch.opened_prev = one.prev
             if one.type != "open":
                 epoch.problems.append(Problem("order", where, f"leaf {one.leaf_index} begins the epoch and is no open"))
-        elif one.prev != epoch.last:
+        elif one.type == "open":
+            epoch.problems.append(Problem("order", where, f"leaf {one.leaf_index} is an open within the epoch"))
+        if seq > 0 and one.prev != epoch.last:
             epoch.problems.append(Problem("fork", where, f"leaf {one.leaf_index} does not follow the record before it"))
-        epoch.last, epoch.next_seq, epoch.closed = one.digest, seq + 1, one.type == "close"
+        epoch.last, epoch.next_seq = one.digest, seq + 1
 
     def problems(self) -> Iterator[Problem]:
         """Everything that breaks a chain, by producer and epoch."""
@@ -78,7 +85,7 @@ class Chains:
             for name, epoch in sorted(epochs.items()):
                 yield from epoch.problems
                 yield from _gaps(f"{where} epoch {name}", epoch)
-            yield from _links(where, sorted(epochs.items()))
+            yield from _links(where, dict(sorted(epochs.items())))
 
     def counts(self) -> dict[str, int]:
         """Records by producer."""
@@ -98,14 +105,26 @@ def _gaps(where: str, epoch: _Epoch) -> Iterator[Problem]:
         expected = seq + 1
 
 
-def _links(where: str, epochs: list[tuple[str, _Epoch]]) -> Iterator[Problem]:
-    """Each epoch (UUIDv7: their names sort by time) begins where the one before it ended."""
-    known_end: bytes | None = None
-    before: str | None = None
-    for name, epoch in epochs:
-        if epoch.next_seq and epoch.opened_prev != known_end:
-            after = "the first epoch" if before is None else f"epoch {before}"
-            yield Problem("tail_unknown", f"{where} epoch {before or name}",
-                          f"epoch {name} does not begin where {after} ended: records may be missing between")  # fmt: skip
-        last = epoch.ahead[max(epoch.ahead)].digest if epoch.ahead else epoch.last
-        known_end, before = last, name
+def _links(where: str, epochs: dict[str, _Epoch]) -> Iterator[Problem]:
+    """Each epoch but one begins where another ended, and no two where the same one did."""
+    ends = {epoch.end: name for name, epoch in epochs.items()}
+    taken: dict[bytes | None, str] = {}
+    before: str | None = None  # the epoch before this one by its time (UUIDv7), for naming what may be missing
+    for name, epoch in epochs.items():
+        prev = epoch.opened_prev
+        if not epoch.next_seq:
+            pass  # its first record is missing: that gap has been named
+        elif prev is not None and prev in taken:
+            yield Problem("fork", f"{where} epoch {name}", f"begins after the same record as epoch {taken[prev]}")
+        elif prev in taken or (prev is not None and prev not in ends):
+            yield _unjoined(where, name, before)
+        else:
+            taken[prev] = name
+        before = name
+
+
+def _unjoined(where: str, name: str, before: str | None) -> Problem:
+    if before is None:
+        return Problem("tail_unknown", f"{where} epoch {name}", "begins after a record that is not in the log")
+    return Problem("tail_unknown", f"{where} epoch {before}",
+                   f"epoch {name} does not begin where this one ended: records may be missing between")  # fmt: skip

@@ -1,7 +1,8 @@
 """Evidence: one record with its proof in one file, which anybody verifies offline with a trust file.
 
 The file is a C2SP tlog-proof whose `extra` carries the record (leaf, salt, body) as JSON. `extra` is not authenticated by
-the format; here it is, because the leaf in it must hash to the proof's leaf and the body to what the leaf commits to.
+the format; here it is, because the leaf in it must hash to the proof's leaf, the body to what the leaf commits to, and
+the JSON is the only spelling of them: no byte of it can be changed.
 """
 
 from dataclasses import dataclass
@@ -36,9 +37,12 @@ class Evidence:
 
 
 def make(proof: bytes, leaf: bytes, salt: bytes, body: bytes) -> bytes:
-    """The proof with the record put into it. TlogError when `proof` is none."""
+    """The proof with the record put into it; without a body (an erased one, or none shown) the leaf alone.
+
+    TlogError when `proof` is none.
+    """
     parsed = TlogProof.parse(proof)
-    extra = _Extra(leaf=leaf, salt=salt or None, body=body or None)
+    extra = _Extra(leaf=leaf, salt=salt, body=body) if body else _Extra(leaf=leaf)
     return TlogProof(
         index=parsed.index, hashes=parsed.hashes, checkpoint=parsed.checkpoint, extra=msgspec.json.encode(extra)
     ).encode()
@@ -50,13 +54,7 @@ def verify(data: bytes, trust: Trust) -> Evidence:
     1. The file is a tlog-proof with a record in it. 2. The leaf is in a tree that a trusted log has signed, with the
     quorum of witnesses the trust file asks for. 3. The leaf is a record. 4. The body is what the leaf commits to.
     """
-    try:
-        extra_bytes = TlogProof.parse(data).extra
-        extra = msgspec.json.decode(extra_bytes or b"", type=_Extra)
-    except TlogError as error:
-        raise EvidenceError(f"not a proof file: {error}") from None
-    except msgspec.DecodeError as error:
-        raise EvidenceError(f"the proof file holds no record: {error}") from None
+    extra = _record(data)
     try:
         proven = verify_proof(data, extra.leaf, trust)
     except TlogError as error:
@@ -69,3 +67,18 @@ def verify(data: bytes, trust: Trust) -> Evidence:
     if extra.body is not None and body_digest(extra.salt or b"", extra.body) != committed:
         raise EvidenceError("the body is not the one that the record commits to")
     return Evidence(index=proven.index, leaf=leaf, body=extra.body, checkpoint=proven.checkpoint.checkpoint)
+
+
+def _record(data: bytes) -> _Extra:
+    try:
+        written = TlogProof.parse(data).extra
+        extra = msgspec.json.decode(written or b"", type=_Extra)
+    except TlogError as error:
+        raise EvidenceError(f"not a proof file: {error}") from None
+    except (msgspec.DecodeError, UnicodeDecodeError) as error:
+        raise EvidenceError(f"the proof file holds no record: {error}") from None
+    if msgspec.json.encode(extra) != written:
+        raise EvidenceError("the proof file holds a record that is not written in its one form")
+    if (extra.salt is None) != (extra.body is None):
+        raise EvidenceError("the proof file holds a salt without its body, or a body without its salt")
+    return extra

@@ -136,7 +136,8 @@ def test_an_open_stream_is_decided_again_every_so_often(rechecking: Deployment) 
         talk.hang_up()
         last = ended(talk.call)
     recorded = rechecking.recorded(last.call_id)
-    assert 4 <= len(recorded.decisions) <= 8, "about once a second, and the stream was idle"
+    seconds = {leaf["time"][:19] for leaf, _ in rechecking.records(call_id=last.call_id, type="decision")}
+    assert len(seconds) >= 4, "about once a second, and the stream was idle"
     assert (recorded.status, set(recorded.effects)) == ("OK", {"permit"})
 
 
@@ -162,11 +163,7 @@ def test_a_token_that_lapses_during_a_stream_ends_it(rechecking: Deployment) -> 
         cut = ended(talk.call)
     assert cut.status == "PERMISSION_DENIED", cut
     assert cut.reason == "unidentified_person"
-    assert deployed_reason(rechecking, cut.call_id) == ["unidentified_person"]
-
-
-def deployed_reason(deployment: Deployment, call_id: str) -> list[str]:
-    return deployment.recorded(call_id).codes
+    assert rechecking.recorded(cut.call_id).codes == ["unidentified_person"]
 
 
 def test_a_caller_who_cancels_cancels_the_service_and_leaves_an_outcome(deployed: Deployment) -> None:
@@ -270,10 +267,10 @@ def test_a_stream_refused_half_way_releases_nothing_more(deployed: Deployment) -
 def test_a_half_closed_stream_still_gets_its_answers(deployed: Deployment) -> None:
     answer = deployed.call("ListMessages", pb.ListMessagesRequest(user_id=deployed.world.cast.us))
     assert (answer.status, len(answer.messages) > 0) == ("OK", True)
-    upload = deployed.call("ImportContacts", *(pb.Contact(user_id=deployed.world.cast.us, name="F") for _ in range(5)))
-    assert pb.ImportContactsResponse.FromString(upload.messages[0]).imported == 5
-    recorded = deployed.recorded(upload.call_id)
-    assert recorded.outcomes[0]["released"]["us"]["records"] >= 5, "a write counts the subjects it names"
+    upload = deployed.call("ImportContacts", *(pb.Contact(user_id=user, name="F") for user in range(1, 31)))
+    assert pb.ImportContactsResponse.FromString(upload.messages[0]).imported == 30
+    released = deployed.recorded(upload.call_id).outcomes[0]["released"]
+    assert sum(one["records"] for one in released.values()) == 30, "a write counts the subjects it names"
 
 
 def test_a_service_that_dies_in_a_stream_ends_it_with_a_recorded_outcome(deployed: Deployment) -> None:

@@ -99,7 +99,7 @@ async def test_too_much_is_pushed_back(storage, committer):
     batch = checked(producer, 0, 256)
     waiting = []
     with storage.real.transaction():
-        with pytest.raises(RefusedError) as caught:
+        with pytest.raises(RefusedError) as caught:  # noqa: PT012 - the last of many is refused
             for _ in range(MOST_WAITING // 256 + 1):
                 waiting.append(committer.submit(batch))
         assert (caught.value.code, caught.value.retry) == ("unavailable", True)
