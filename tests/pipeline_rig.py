@@ -19,6 +19,7 @@ from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.intercept import PROXY
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
+from sidecar.enforcement.prepared import Preparations
 from sidecar.errors import Code, DecideError, ForwardError, IdentifyError, RecordError, StageError
 from sidecar.exceptions.grant import GrantError
 from sidecar.observability.calls import CallObserver
@@ -261,7 +262,7 @@ class Rig:
         self.point = EnforcementPoint(
             Parts(
                 identifier=self.identifier, describer=describer(), classifier=Classifier(Index()), decisions=self.engine,
-                recorder=self.records, upstream=self.upstream, standing=self.standing, observer=CallObserver(self.stats),
+                recorder=self.records, upstream=self.upstream, standing=self.standing, observer=CallObserver(self.stats), preparations=Preparations(),
                 circumstances=Circumstances(
                     ticket_pattern=r"[A-Z]+-\d+", justification_pattern=r"[a-z_]+", destination=Place(country="US"),
                     grants=self.grants,

@@ -1,7 +1,7 @@
 //! Values between Python, JSON and the engine. One rule for all three: null, booleans, strings,
 //! integers, lists and objects with text keys; nothing else, and no deeper than a bound.
 
-use std::collections::BTreeMap;
+use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
@@ -88,15 +88,39 @@ impl<'de> Visitor<'de> for Element {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let inner = self.inner()?;
         let mut object = BTreeMap::new();
-        while let Some(key) = entries.next_key::<String>()? {
+        while let Some(key) = entries.next_key_seed(Key)? {
             let value = entries.next_value_seed(inner)?;
-            let key = Value::String(key.into());
-            if object.contains_key(&key) {
-                return Err(A::Error::custom(format!("the key {key} stands twice in one object")));
-            }
-            object.insert(key, value);
+            match object.entry(key) {
+                Entry::Vacant(place) => place.insert(value),
+                Entry::Occupied(place) => {
+                    return Err(A::Error::custom(format!("the key {} stands twice in one object", place.key())));
+                }
+            };
         }
         Ok(Value::from(object))
+    }
+}
+
+/// A key of an object, straight to the form the engine keeps.
+struct Key;
+
+impl<'de> DeserializeSeed<'de> for Key {
+    type Value = Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+        deserializer.deserialize_str(self)
+    }
+}
+
+impl Visitor<'_> for Key {
+    type Value = Value;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
+        Ok(Value::String(value.into()))
     }
 }
 

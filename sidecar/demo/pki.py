@@ -79,9 +79,7 @@ def write_private(file: Path, key: ec.EllipticCurvePrivateKey) -> None:
     """PKCS #8 PEM, readable by its owner only."""
     file.touch(mode=0o600)
     file.write_bytes(
-        key.private_bytes(
-            serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption()
-        )
+        key.private_bytes(serialization.Encoding.PEM, serialization.PrivateFormat.PKCS8, serialization.NoEncryption())
     )
 
 

@@ -46,7 +46,11 @@ def sidecar_yaml(
         "destination": {"from": "peer"},
         "exceptions": {"grants": "grants", "approvers": "approvers.yaml"},
         "admin": {"socket": f"run/admin{suffix}"},
-        "holder": {"name": "Platform USDS Inc.", "address": "1 Data Way, Columbus OH", "contact": "privacy@demo.example"},
+        "holder": {
+            "name": "Platform USDS Inc.",
+            "address": "1 Data Way, Columbus OH",
+            "contact": "privacy@demo.example",
+        },
         "oversight": {
             "address": f"localhost:{ports['append']}",
             "keys": f"localhost:{ports['keys']}",

@@ -66,9 +66,7 @@ class Stage:
 
     def rebuild_directory(self, without: str) -> None:
         """As HR's export would, the moment somebody leaves."""
-        build_directory(
-            self.world.folder, dt.datetime.fromtimestamp(self.clock(), dt.UTC), without=without
-        )
+        build_directory(self.world.folder, dt.datetime.fromtimestamp(self.clock(), dt.UTC), without=without)
 
     def doctor(self) -> subprocess.CompletedProcess[str]:
         """Run `sidecar doctor` on the demo's own settings."""

@@ -126,9 +126,7 @@ class Circumstances:
         try:
             return (self._grants.claim(person, claimed, now),)
         except GrantError as error:
-            raise IdentifyError(
-                str(error), reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED
-            ) from None
+            raise IdentifyError(str(error), reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED) from None
 
     def used(self, claims: Claims, call_id: str) -> None:
         """A call was permitted by the exception it had claimed."""

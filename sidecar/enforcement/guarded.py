@@ -8,8 +8,6 @@ Invariants, whatever the kind of method:
 * whatever goes wrong is a refusal that is itself recorded; if it cannot be recorded, nothing is released at all.
 """
 
-from collections.abc import Sequence
-from dataclasses import replace
 from time import perf_counter
 
 import msgspec
@@ -17,15 +15,18 @@ import msgspec
 from sidecar.attributes.reach import Reach
 from sidecar.attributes.resource import Classified, MethodDescription
 from sidecar.attributes.subject import Identity
+from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement import refusals
 from sidecar.enforcement.call import Call, Final, Metadata
 from sidecar.enforcement.circumstances import Claims
+from sidecar.enforcement.cover import Cover, SeenSubjects, categories_of, decidable
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.obligations import Duties, Release, admitted
 from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.prepared import Prepared, prepare
 from sidecar.errors import Code, EnforceError, InterceptError, RecordError, StageError
 from sidecar.observability.calls import CallSpan
-from sidecar.record import MessageCounts, ObligationMet, OutcomeBody, PolicyRef, Trace
+from sidecar.record import MessageCounts, OutcomeBody, PolicyRef, Trace
 from sidecar.vocabulary import (
     LEVELS,
     AccessRequest,
@@ -39,32 +40,15 @@ from sidecar.vocabulary import (
     Subject,
     SubjectClass,
     SubjectCounts,
-    UnknownObligation,
     canonical,
 )
 
 SubjectKey = tuple[str, str]
-_encode = msgspec.json.Encoder().encode
 _CHANGES = frozenset({"write", "delete", "admin"})
 _MAY_WAIT = frozenset({"read", "list", "search"})
 """Actions whose request may go ahead before the subjects are known, since nothing is released undecided."""
 _BY_EXCEPTION = "exception"
 """The code among a permit's reasons when an exception stood in for what the rules deny."""
-
-
-_UNCLASSIFIED = "unclassified"
-_Seen = Sequence[tuple[str, str, SubjectClass]]
-
-
-class _Cover(msgspec.Struct, frozen=True):
-    """A decision in force: about what, made in which minute, until when (perf_counter), with which duties."""
-
-    counts: SubjectCounts
-    reached: Reach | None
-    seen: _Seen
-    minute: str
-    until: float
-    duties: Duties
 
 
 class Guarded:
@@ -78,7 +62,9 @@ class Guarded:
         self._identity: Identity | None = None
         self._claims: Claims | None = None
         self._classes: dict[SubjectKey, SubjectClass] = {}
-        self._covers: dict[Phase, _Cover] = {}
+        self._covers: dict[Phase, Cover] = {}
+        self._duties = Duties.none()
+        """What is ordered now, by the request's decision and the answer's."""
         self._phase: Phase = "request"
         self._release = Release()
         self._refused: tuple[str, Code] | None = None
@@ -153,21 +139,17 @@ class Guarded:
         description = self.description
         self._phase = "request"
         parsed = description.request.parse(data)
-        classified = description.request_subjects(
-            self._parts.classifier, parsed, self._who().own, self._parts.clock()
-        )
+        classified = description.request_subjects(self._parts.classifier, parsed, self._who().own, self._parts.clock())
         self.span.stage("describe")
-        reached = _decidable(classified, description)
+        reached = decidable(classified, description)
         refusal = await self._decide_unless_covered("request", classified, reached)
         if refusal is not None:
             return refusal
         self.messages_in += 1
         if self._action.name in _CHANGES:
             self._release.named(classified.classes, description.categories)
-        if not parsed.unclassified and not parsed.payloads:
-            return data
-        covered = _UNCLASSIFIED in description.categories
-        return admitted(parsed, unclassified_covered=covered, decided=_categories(reached))
+        covered = UNCLASSIFIED in description.categories
+        return admitted(parsed, unclassified_covered=covered, decided=categories_of(reached))
 
     async def release(self, data: bytes) -> bytes | Final | None:
         """Decide an answer message and apply what was ordered.
@@ -188,20 +170,18 @@ class Guarded:
             parsed = description.answer.parse(data)
         except InterceptError as error:
             raise self._unreadable(error) from None
-        classified = description.answer_subjects(
-            self._parts.classifier, parsed, self._who().own, self._parts.clock()
-        )
+        classified = description.answer_subjects(self._parts.classifier, parsed, self._who().own, self._parts.clock())
         self.span.stage("describe")
-        reached = _decidable(classified, description)
+        reached = decidable(classified, description)
         if not self._answer_covered(classified, reached):
             refusal = await self._decide_unless_covered("response", classified, reached)
             if refusal is not None:
                 return refusal
         dropped, before = self._release.dropped, sum(self._release.redacted.values())
         try:
-            out = self._duties().apply(
-                parsed, self._classes, _UNCLASSIFIED in description.categories, self._release,
-                decided=_categories(reached),
+            out = self._duties.apply(
+                parsed, self._classes, UNCLASSIFIED in description.categories, self._release,
+                decided=categories_of(reached),
             )  # fmt: skip
         except InterceptError as error:
             raise self._unreadable(error) from None
@@ -217,13 +197,6 @@ class Guarded:
             operator=f"{self.call.method}: the upstream's answer does not match its descriptor: {error.operator}. "
             "Give the sidecar the descriptors the upstream was built from.",
         )
-
-    def _duties(self) -> Duties:
-        """What is ordered now, by the request's decision and the answer's."""
-        found = Duties.none()
-        for cover in self._covers.values():
-            found = found.and_(cover.duties)
-        return found
 
     def _answer_covered(self, classified: Classified, reached: Reach | None) -> bool:
         """Whether the request's own decision covers an answer: it names nobody but the subjects decided about."""
@@ -241,9 +214,7 @@ class Guarded:
         known = self._classes
         return all(known.get(key) == value for key, value in classified.classes.items())
 
-    async def _decide_unless_covered(
-        self, phase: Phase, classified: Classified, reached: Reach | None
-    ) -> Final | None:
+    async def _decide_unless_covered(self, phase: Phase, classified: Classified, reached: Reach | None) -> Final | None:
         cover, counts = self._covers.get(phase), classified.counts
         if cover is not None and cover.counts == counts and cover.reached == reached and perf_counter() < cover.until:
             minute = self._parts.circumstances.minute(self._parts.clock())
@@ -257,7 +228,9 @@ class Guarded:
 
     # -- deciding and recording --------------------------------------------------------------------------------------
 
-    async def _decide(self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: _Seen) -> Final | None:
+    async def _decide(
+        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects
+    ) -> Final | None:
         parts, now, identity = self._parts, self._parts.clock(), self._who()
         minute = parts.circumstances.minute(now)
         resource = self.description.resource(counts, reached)
@@ -274,15 +247,21 @@ class Guarded:
                 decision = await parts.decisions.decide(document, data, valid_for=lapses - now)
             took = perf_counter() - started
             self.span.stage("decide")
-            decision, own = self._fulfillable(decision)
-            await self._record(phase, data, decision, own, seen, policy, took)
+            prepared = parts.preparations.of(decision, self.call.door)
+            if prepared.error is not None:
+                parts.report(prepared.error)
+            await self._record(phase, data, prepared, seen, policy, took)
+            decision = prepared.decision
             if not decision.permits:
                 return self._denied(decision, policy)
-            ttl, duties = min(ttl, decision.ttl_seconds), duties.and_(own)
+            ttl, duties = min(ttl, decision.ttl_seconds), duties.and_(prepared.duties)
             if self._claims is not None and any(one.code == _BY_EXCEPTION for one in decision.reasons):
                 parts.circumstances.used(self._claims, self.call_id)
         self._permitted = True
-        self._covers[phase] = _Cover(counts, reached, seen, minute, perf_counter() + ttl, duties)
+        self._covers[phase] = Cover(counts, reached, seen, minute, perf_counter() + ttl, duties)
+        self._duties = Duties.none()
+        for cover in self._covers.values():
+            self._duties = self._duties.and_(cover.duties)
         return None
 
     def _environment(self, phase: Phase, minute: str) -> Environment:
@@ -290,31 +269,10 @@ class Guarded:
             return Environment(time=minute, phase=phase)
         return self._claims.environment(phase, minute)
 
-    def _fulfillable(self, decision: Decision) -> tuple[Decision, Duties]:
-        """The decision with its duties; a permit whose obligations this door cannot meet becomes a deny."""
-        if not decision.permits:
-            return decision, Duties.none()
-        try:
-            return decision, Duties.of(decision.obligations, self.call.door.fulfils)
-        except EnforceError as error:
-            self._parts.report(error)
-            reasons = (refusals.reason(error, "sidecar/enforce"),)
-            denied = msgspec.structs.replace(decision, effect=refusals.DENY, reasons=reasons, ttl_seconds=0)
-            return denied, Duties.none()
-
     async def _record(
-        self,
-        phase: Phase,
-        data: bytes,
-        decision: Decision,
-        duties: Duties,
-        seen: _Seen,
-        policy: PolicyRef,
-        took: float,
+        self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, policy: PolicyRef, took: float
     ) -> None:
         parts, span = self._parts, self.span
-        level = self._level(decision, duties)
-        met = decision.permits
         await parts.recorder.decision(
             DecisionEntry(
                 call_id=self.call_id,
@@ -327,15 +285,10 @@ class Guarded:
                 directory=parts.standing.directory(),
                 index=parts.standing.index(),
                 input=msgspec.Raw(data),
-                decision=msgspec.Raw(_encode(decision)),
+                decision=prepared.encoded,
                 subjects=seen,
-                obligations=tuple(
-                    ObligationMet(
-                        id=one.name if isinstance(one, UnknownObligation) else str(one.__struct_config__.tag), met=met
-                    )
-                    for one in decision.obligations
-                ),
-                level=level,
+                obligations=prepared.obligations,
+                level=self._level(permits=prepared.decision.permits, asked=prepared.duties.durability),
                 engine=parts.decisions.name,
                 eval_us=int(took * 1e6),
                 deadline=self.call.deadline,
@@ -343,10 +296,9 @@ class Guarded:
         )
         span.stage("record")
 
-    def _level(self, decision: Decision, duties: Duties) -> Level:
+    def _level(self, *, permits: bool, asked: Level | None = None) -> Level:
         kind = self._identity.subjects[0].kind if self._identity is not None else None
-        level = self._parts.levels["deny"] if not decision.permits or kind is None else self._parts.levels[kind]
-        asked = duties.durability
+        level = self._parts.levels["deny"] if not permits or kind is None else self._parts.levels[kind]
         return level if asked is None else max(level, asked, key=LEVELS.index)
 
     def _denied(self, decision: Decision, policy: PolicyRef) -> Final:
@@ -370,7 +322,7 @@ class Guarded:
             )
             try:
                 await self._record(
-                    phase, canonical(document), decision, Duties.none(), (), PolicyRef(revision=None), 0.0
+                    phase, canonical(document), prepare(decision, self.call.door), (), PolicyRef(revision=None), 0.0
                 )
             except RecordError as failed:
                 error = failed
@@ -393,7 +345,7 @@ class Guarded:
     @property
     def recheck_after(self) -> float | None:
         """Seconds until this call wants to be decided again; None for never."""
-        return self._duties().recheck
+        return self._duties.recheck
 
     @property
     def expires_at(self) -> float:
@@ -421,7 +373,7 @@ class Guarded:
         cover = self._covers.get("request")
         if cover is None or cover.counts.pending:
             return False
-        return not self._duties().content
+        return not self._duties.content
 
     @property
     def exhausted(self) -> Final:
@@ -452,21 +404,4 @@ class Guarded:
         return final
 
     def _outcome_level(self) -> Level:
-        kind = self._identity.subjects[0].kind if self._identity is not None else None
-        level = self._parts.levels["deny"] if self._refused or kind is None else self._parts.levels[kind]
-        return min(level, "committed", key=LEVELS.index)
-
-
-def _decidable(classified: Classified, description: MethodDescription) -> Reach | None:
-    """What a message holds beyond its method's description that a policy is asked about.
-
-    Unknown fields are not: they are dropped, unless the description itself covers `unclassified`.
-    """
-    if classified.reached is None:
-        return None
-    found = replace(classified.reached, categories=classified.reached.categories - {_UNCLASSIFIED})
-    return None if (description.reach | found) == description.reach else found
-
-
-def _categories(reached: Reach | None) -> frozenset[str]:
-    return frozenset() if reached is None else reached.categories
+        return min(self._level(permits=self._refused is None), "committed", key=LEVELS.index)

@@ -9,6 +9,7 @@ from sidecar.attributes.subject import Identifier
 from sidecar.enforcement.call import Upstream
 from sidecar.enforcement.circumstances import Circumstances
 from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.prepared import Preparations
 from sidecar.errors import StageError
 from sidecar.observability.calls import CallObserver
 from sidecar.record import OutcomeBody, PolicyRef
@@ -80,6 +81,7 @@ class Parts:
     circumstances: Circumstances
     standing: Standing
     observer: CallObserver
+    preparations: Preparations
     levels: Mapping[str, Level]
     reflection: bool
     report: Callable[[StageError], None]

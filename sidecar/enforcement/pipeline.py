@@ -27,7 +27,7 @@ class EnforcementPoint:
         self._streams = OpenStreams(parts.clock)
 
     def kind(self, method: str) -> str | None:
-        """"unary" for a described unary method, "stream" for any other known one, None for unknown ones."""
+        """ "unary" for a described unary method, `stream` for any other known one, None for unknown ones."""
         return self._parts.describer.kind(method)
 
     def reconsider(self) -> None:
@@ -64,12 +64,16 @@ class EnforcementPoint:
             return Reply(message=None, headers=(), final=refusals.failed(error, guarded.call_id))
         guarded.span.stage("forward")
         if reply.message is None:
-            return Reply(message=None, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final))
+            return Reply(
+                message=None, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final)
+            )
         released = await guarded.release(reply.message)
         if not isinstance(released, bytes):
             return Reply(message=None, headers=(), final=released or guarded.exhausted)
         guarded.messages_out, guarded.bytes_out = 1, len(released)
-        return Reply(message=released, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final))
+        return Reply(
+            message=released, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final)
+        )
 
     async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
         """A call of any kind, message by message. As `unary`, whatever it raises has its outcome written."""

@@ -87,9 +87,7 @@ def _due(guarded: Guarded) -> float | None:
 def _lapsed(refusal: Final) -> Final:
     """A permit that lapses ends the stream with PERMISSION_DENIED, except where nobody can say (UNAVAILABLE)."""
     code = refusal.code if refusal.code is Code.UNAVAILABLE else Code.PERMISSION_DENIED
-    return Final(
-        code=code, message=refusal.message, error_info=refusal.error_info, retry_after=refusal.retry_after
-    )
+    return Final(code=code, message=refusal.message, error_info=refusal.error_info, retry_after=refusal.retry_after)
 
 
 async def run_stream(

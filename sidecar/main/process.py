@@ -19,6 +19,7 @@ from sidecar.enforcement.intercept import PROXY, ProxyHandler
 from sidecar.enforcement.listen import Listener
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
+from sidecar.enforcement.prepared import Preparations
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code, DecideError, EnforceError, StageError
 from sidecar.exceptions.store import GrantEvent, GrantStore
@@ -75,9 +76,7 @@ async def _serve(settings: SidecarSettings, log: OperatorLog) -> None:
 
 
 @asynccontextmanager
-async def _running(
-    settings: SidecarSettings, log: OperatorLog
-) -> AsyncIterator[Callable[[], dict[str, object]]]:
+async def _running(settings: SidecarSettings, log: OperatorLog) -> AsyncIterator[Callable[[], dict[str, object]]]:
     """Everything, running; leaving stops the doors first and the records last."""
     if settings.identity.bind_to_workload == "none":
         log.warning("stated_risk", detail="identity.bind_to_workload is none: whoever steals a token can use it")
@@ -118,6 +117,7 @@ async def _running(
                 upstream=link,
                 circumstances=_circumstances(settings, grants),
                 standing=standing,
+                preparations=Preparations(),
                 observer=CallObserver(stats, telemetry.tracer, random.SystemRandom().getrandbits),
                 levels=settings.record.levels.model_dump(),
                 reflection=settings.describe.reflection == "identified",
@@ -250,6 +250,3 @@ async def _outside(
         admin = AdminSocket(settings.admin.socket, status)
         await admin.start()
         stack.push_async_callback(admin.stop)
-
-
-

@@ -60,9 +60,7 @@ class Records:
         )
         periods.load()
         receipts = ReceiptVerifier(_trust(settings.oversight.trust))
-        spool = Spool.open(
-            options, store_key=_seal_key(settings.oversight.seal_key), now=now, monotonic=time.monotonic
-        )
+        spool = Spool.open(options, store_key=_seal_key(settings.oversight.seal_key), now=now, monotonic=time.monotonic)
         delivery = Delivery(
             spool,
             private_key=key,

@@ -78,7 +78,11 @@ class InForce:
 
     async def announce(self, say: Announce) -> None:
         """Record what is in force at the start."""
-        details: dict[str, str | int | bool | list[str] | None] = {"revision": self._active.revision, "tests": self._active.tests_passed, "by": "start"}
+        details: dict[str, str | int | bool | list[str] | None] = {
+            "revision": self._active.revision,
+            "tests": self._active.tests_passed,
+            "by": "start",
+        }
         await say("policy_activated", details)
         await say("directory_activated", {"revision": self._directory.revision})
         await say("index_activated", {"revision": self._index.revision})

@@ -35,7 +35,7 @@ def check_bodies(database: Connection, read: Read, size: int) -> tuple[list[Find
     return findings, checked
 
 
-def _problem(leaf: bytes, row: tuple[bytes, bytes | None, bytes | None] | None) -> str:
+def _problem(leaf: bytes, row: tuple[object, object, object] | None) -> str:
     if row is None:
         return "is published and not in the database"
     stored, salt, body = row
@@ -43,6 +43,8 @@ def _problem(leaf: bytes, row: tuple[bytes, bytes | None, bytes | None] | None) 
         return "the leaf in the database is not the one that was published"
     if salt is None or body is None:
         return "has no body in the database"
+    if not isinstance(salt, bytes) or not isinstance(body, bytes):
+        return "has a body in the database that is no bytes"
     try:
         committed = decode_digest(parse_leaf(leaf).body, "body")
     except RecordFormatError:

@@ -232,7 +232,7 @@ class SearchIndex:
             rows = self._read("SELECT max(no) FROM block WHERE low < ?", (microseconds(query.until),))
             if rows[0][0] is None:
                 return None
-            high = rows[0][0] * BLOCK
+            high = rows[0][0] * BLOCK + BLOCK - 1
         return low, high
 
     def _read(self, sql: str, values: Sequence[object]) -> list[tuple[Any, ...]]:
