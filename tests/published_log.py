@@ -8,9 +8,9 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from sidecar.record import Leaf, body_digest, encode_digest, encode_leaf, leaf_digest
 from sidecar.tlog.checkpoint import Checkpoint, sign_checkpoint
 from sidecar.tlog.key import Signer
-from sidecar.tlog.merkle import leaf_hash, prove_inclusion
+from sidecar.tlog.merkle import inclusion_proof, leaf_hash
 from sidecar.tlog.proof import TlogProof
-from sidecar.tlog.tile import TileBuilder, changed_bundles, encode_bundle
+from sidecar.tlog.tile import NodeReader, TileBuilder, changed_bundles, encode_bundle
 from sidecar.tlog.trust import Trust
 
 ORIGIN = "oversight.test/log"
@@ -117,7 +117,8 @@ class PublishedLog:
             del self.files[path]
 
     def proof(self, index: int) -> bytes:
-        hashes = prove_inclusion(index, [leaf_hash(one) for one in self.leaves])
+        size = len(self.leaves)
+        hashes = inclusion_proof(index, size, NodeReader(size, lambda tile: self.files[tile.path]))
         return TlogProof(index=index, hashes=tuple(hashes), checkpoint=self.files["checkpoint"]).encode()
 
     def read(self, path: str) -> bytes | None:

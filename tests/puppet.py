@@ -11,6 +11,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass, field
 
 import grpc
+from grpc_reflection.v1alpha import reflection
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 from sidecar.demo.service import SERVICE, Profiles
@@ -51,6 +52,7 @@ class Puppet(grpc.GenericRpcHandler):
         self._profiles = Profiles(world.folder / "users.sqlite")
         self._pool = ThreadPoolExecutor(THREADS)
         self._server = grpc.server(self._pool)
+        reflection.enable_server_reflection((SERVICE, reflection.SERVICE_NAME), self._server)
         self._server.add_generic_rpc_handlers((self,))
         tls, pair = world.folder / "tls", world.certificates["upstream"]
         credentials = grpc.ssl_server_credentials(

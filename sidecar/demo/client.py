@@ -66,7 +66,7 @@ class Client:
 def _drain(call: Any) -> Got:
     got = Got("OK")
     try:
-        got.call_id = _call_id(call)
+        got.call_id = str(dict(call.initial_metadata() or ()).get(CALL_ID, ""))
         got.messages.extend(call)
     except grpc.RpcError as error:
         refused = _refused(error)
@@ -81,7 +81,9 @@ def ended(call: Ended) -> Got:
 
 
 def _call_id(call: Ended) -> str:
-    return str(dict(call.initial_metadata() or ()).get(CALL_ID, ""))
+    """Streams carry it in their headers, unary answers in their trailers."""
+    said = (*(call.initial_metadata() or ()), *(call.trailing_metadata() or ()))
+    return str(dict(said).get(CALL_ID, ""))
 
 
 def _refused(call: Ended) -> Got:

@@ -46,18 +46,21 @@ def prove(console: Console, stage: Stage, results: list[Result], first: bytes) -
     log, trust_file = stage.world.folder / "oversight" / "log", stage.world.folder / "trust.txt"
     with reviewer(stage) as asks:
         known = {json.loads(one.leaf)["call_id"] for one in asks.search({}, 0)}
-        missing = [one.name for one in results if one.call_id and one.call_id not in known]
-        _say(console, f"every refusal and permit of the play has its record: {len(known - {None})} calls", not missing)
+        missing = [one.name for one in results if one.call_id not in known and not one.past_the_sidecar]
+        calls = len(known - {None})
+        _say(console, f"every call of the play has its records, {calls} calls in all", good=not missing)
         records, verified = _verify_all(asks, trust_file)
-        _say(console, f"{records} records verified offline, one proof each", verified)
+        _say(console, f"{records} records verified offline, one proof each", good=verified)
         latest, grown = _consistent(asks, trust_file, first)
-        _say(console, f"the log of {latest.size} continues the one from before the play", grown)
+        _say(console, f"the log of {latest.size} continues the one from before the play", good=grown)
         findings = [one.kind for one in asks.completeness().findings if one.kind != "silent_producer"]
-        _say(console, "no gap, no fork, no unknown tail", not findings)
+        _say(console, "no gap, no fork, no unknown tail", good=not findings)
     audit = _audit(log, trust_file, "--database", stage.world.folder / "oversight" / "records.sqlite")
-    _say(console, f"audit: {audit.stdout.strip().splitlines()[-1]}", audit.returncode == 0)
+    _say(console, f"audit: {audit.stdout.strip().splitlines()[-1]}", good=audit.returncode == 0)
     tampered = _tamper(log, trust_file, stage.world.folder / "tampered")
-    _say(console, f"one byte altered in a copy: {tampered.stdout.strip().splitlines()[0]}", tampered.returncode == 1)
+    _say(
+        console, f"one byte altered in a copy: {tampered.stdout.strip().splitlines()[0]}", good=tampered.returncode == 1
+    )
     return Proof(
         records=records,
         checkpoint_size=latest.size,
@@ -67,7 +70,7 @@ def prove(console: Console, stage: Stage, results: list[Result], first: bytes) -
     )
 
 
-def _say(console: Console, what: str, good: bool) -> None:
+def _say(console: Console, what: str, *, good: bool) -> None:
     console.print(f"  {'ok ' if good else 'NO '} {what}", style="green" if good else "red", markup=False)
 
 

@@ -59,7 +59,9 @@ def _scenes(console: Console, stage: Stage) -> list[Result]:
     results: list[Result] = []
     for scene in SCENES:
         got, call = scene.play(stage)
-        result = Result(scene.name, scene.expected, got, call.reason, call.call_id, got == scene.expected)
+        result = Result(
+            scene.name, scene.expected, got, call.reason, call.call_id, got == scene.expected, scene.past_the_sidecar
+        )
         show.row(console, len(results) + 1, result)
         results.append(result)
     return results

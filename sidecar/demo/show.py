@@ -18,6 +18,7 @@ class Result:
     reason: str
     call_id: str
     as_expected: bool
+    past_the_sidecar: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

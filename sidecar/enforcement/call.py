@@ -99,19 +99,19 @@ class Exchange(Protocol):
     """One open streaming call to the upstream. Works for all four kinds of method (the wire is the same)."""
 
     async def write(self, message: bytes) -> None:
-        """Send one request message; waits while the upstream is slow."""
+        """Send one request message; waits while the upstream is slow. Does nothing once the call has ended."""
 
     async def close_send(self) -> None:
         """Say that no more request messages follow."""
 
     async def headers(self) -> Metadata:
-        """The upstream's initial metadata, when it comes."""
+        """The upstream's initial metadata, when it comes; empty when the call ends without."""
 
     async def read(self) -> bytes | None:
         """The next answer message, None after the last. An upstream error is no exception here: see `final`."""
 
     async def final(self) -> Final:
-        """The upstream's status and trailers, after `read` gave None."""
+        """The upstream's status and trailers, after `read` gave None. ForwardError if it was never reached."""
 
     def cancel(self) -> None:
         """Give the call up. Idempotent; a no-op once it has ended."""

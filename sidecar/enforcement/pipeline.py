@@ -16,6 +16,8 @@ from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
 from sidecar.errors import Code, ForwardError, StageError
 
 CALL_ID = "x-customhouse-call-id"
+_CLOCKS_DIFFER = 0.1
+"""Seconds by which a caller's own timer may fire before the deadline as the wire rounds it (grpc-timeout)."""
 _REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 
@@ -27,7 +29,7 @@ class EnforcementPoint:
         self._streams = OpenStreams(parts.clock)
 
     def kind(self, method: str) -> str | None:
-        """ "unary" for a described unary method, `stream` for any other known one, None for unknown ones."""
+        """`unary` for a described unary method, `stream` for any other known one, None for unknown ones."""
         return self._parts.describer.kind(method)
 
     def reconsider(self) -> None:
@@ -124,5 +126,5 @@ def _remaining(call: Call) -> float | None:
 def _given_up(call: Call, why: BaseException) -> Final:
     if not isinstance(why, asyncio.CancelledError):
         return Final(code=Code.UNAVAILABLE, message="the sidecar failed")
-    late = call.deadline is not None and time.monotonic() >= call.deadline
+    late = call.deadline is not None and time.monotonic() >= call.deadline - _CLOCKS_DIFFER
     return Final(code=Code.DEADLINE_EXCEEDED if late else Code.CANCELLED, message="the caller has gone")

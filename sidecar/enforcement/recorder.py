@@ -25,6 +25,8 @@ from sidecar.vocabulary import Level, ReasonCode
 Details = dict[str, str | int | bool | list[str] | None]
 
 HEARTBEAT_SECONDS = 60.0
+_ANSWER_SECONDS, _ANSWER_SHARE = 0.05, 0.05
+"""What of a deadline is kept for the refusal: a caller that has given up already would not hear why."""
 OWED_SECONDS = 0.25
 """How soon an outcome that could not be written is tried again."""
 
@@ -157,7 +159,10 @@ class SpoolRecorder:
         future = self._spool.reach(seq, level)
         if future is None:
             return
-        timeout = self._patience if deadline is None else min(self._patience, deadline - self._monotonic())
+        timeout = self._patience
+        if deadline is not None:
+            left = deadline - self._monotonic()
+            timeout = min(timeout, left - max(_ANSWER_SECONDS, left * _ANSWER_SHARE))
         try:
             async with asyncio.timeout(max(0.0, timeout)):
                 await future

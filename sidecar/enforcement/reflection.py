@@ -25,7 +25,7 @@ MOST_SERVICES = 1024
 Stream = grpc.aio.StreamStreamCall[bytes, bytes]
 
 
-async def fetch_descriptors(channel: grpc.aio.Channel) -> bytes:
+async def fetch_descriptors(channel: grpc.aio.Channel, *, seconds: float = SECONDS) -> bytes:
     """A FileDescriptorSet of all services the upstream lists and everything they import, by file name.
 
     What the upstream lists or imports but does not have is left out: the methods of such a service are then refused as
@@ -33,10 +33,10 @@ async def fetch_descriptors(channel: grpc.aio.Channel) -> bytes:
     DescribeError (UNAVAILABLE) when the upstream cannot be asked, contradicts itself, or exceeds a bound.
     """
     try:
-        async with asyncio.timeout(SECONDS):
+        async with asyncio.timeout(seconds):
             return await _fetch(channel)
     except TimeoutError:
-        raise _failed(f"the upstream's reflection took longer than {SECONDS:g} s") from None
+        raise _failed(f"the upstream's reflection took longer than {seconds:g} s") from None
     except grpc.aio.AioRpcError as error:
         raise _failed(f"the upstream's reflection failed: {error.code().name}: {error.details()}") from None
     except DecodeError:

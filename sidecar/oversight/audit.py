@@ -12,6 +12,7 @@ It needs the tlog-tiles files only (a folder, a mirror, a URL), not the store's 
 from collections.abc import Callable, Iterator
 from copy import deepcopy
 from dataclasses import dataclass, field
+from itertools import count
 
 from sidecar.oversight.chains import Chains
 from sidecar.record import RecordFormatError, parse_leaf
@@ -133,7 +134,8 @@ class _Reading:
                 self._result.add("bundle", path, f"{error}; {_span(tile)} cannot be read")
             else:
                 return self._judged(bundle, leaves, stored, (path, where))
-        self._unread += bundle.width
+        if stored is not None:
+            self._unread += bundle.width  # in the tree by their hashes only
         return stored
 
     def _judged(
@@ -142,22 +144,20 @@ class _Reading:
         """Hold the leaves against the tile's hashes; where they differ, find out which of the two is damaged."""
         path, where = paths
         made = [leaf_hash(leaf) for leaf in leaves]
-        self._take(bundle.first_leaf, leaves, path)
-        if stored is None or stored == made:
-            return made
-        right = self._right(bundle.index, made, stored)
-        for place, (one, other) in enumerate(zip(made, stored, strict=True)):
-            index = bundle.first_leaf + place
+        right = made if stored in (None, made) else self._right(bundle.index, made, stored or [])
+        for index, leaf, one, other in zip(count(bundle.first_leaf), leaves, made, stored or made, strict=False):
             if one == other:
-                continue
-            if right is made:
+                self._take(index, leaf, path)
+            elif right is made:
                 self._result.add("tile", where, f"the hash of leaf {index} is not that of the leaf")
-            elif right is stored:
-                self._result.add("leaf", f"{path}, leaf {index}", "is not what was hashed into the log")
+                self._take(index, leaf, path)
             else:
-                self._result.add("leaf", f"{path}, leaf {index}", f"and its hash in {where} do not belong together, and "
-                                 "what was signed tells neither right")  # fmt: skip
-        return stored if right is stored else made
+                said = "is not what was hashed into the log" if right else (
+                    f"and its hash in {where} do not belong together, and what was signed tells neither right"
+                )  # fmt: skip
+                self._result.add("leaf", f"{path}, leaf {index}", said)
+                self._unread += 1
+        return right or made
 
     def _right(self, index: int, made: list[Digest], stored: list[Digest]) -> list[Digest] | None:
         """Which of the two leads to what was hashed above them: the next level or, at the end, the signed root."""
@@ -174,14 +174,13 @@ class _Reading:
             tree.append(one)
         return tree.root()
 
-    def _take(self, first: int, leaves: list[bytes], path: str) -> None:
-        for index, data in enumerate(leaves, start=first):
-            try:
-                leaf = parse_leaf(data)
-            except RecordFormatError as error:
-                self._result.add("leaf", f"{path}, leaf {index}", f"is no record: {error}")
-            else:
-                self._chains.add(index, leaf, data)
+    def _take(self, index: int, data: bytes, path: str) -> None:
+        try:
+            leaf = parse_leaf(data)
+        except RecordFormatError as error:
+            self._result.add("leaf", f"{path}, leaf {index}", f"is no record: {error}")
+        else:
+            self._chains.add(index, leaf, data)
 
     def _compare(self, made: dict[Tile, bytes]) -> None:
         """Hold the levels above the leaves' against what the leaves make them. Level 0 was held against the leaves."""

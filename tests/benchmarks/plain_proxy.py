@@ -1,6 +1,6 @@
 """Calls per second of the proxy door with nothing behind it but the upstream, against a bare grpc.aio echo.
 
-Server under test on core 0; upstream and load on core 1. Rounds alternate. Usage: python plain_proxy.py [seconds]
+Server under test on core 0; upstream and load on core 1. Rounds alternate. Usage: PYTHONPATH=.:tests python tests/benchmarks/plain_proxy.py [seconds]
 """
 
 import asyncio
@@ -13,8 +13,12 @@ from pathlib import Path
 
 import grpc
 import uvloop
+from proxy_parts import PassThrough, Remembering
 
-sys.path.insert(0, str(Path(__file__).parents[1]))
+from sidecar.enforcement.intercept import PROXY, ProxyHandler
+from sidecar.enforcement.listen import Listen, Listener
+from sidecar.enforcement.transport import Limits
+from sidecar.enforcement.upstream import GrpcUpstream
 
 METHOD = "/bench.Echo/Unary"
 STREAM = "/bench.Echo/Stream"
@@ -45,19 +49,10 @@ async def echo():
 
 
 async def proxy(upstream):
-    from proxy_parts import PassThrough, Remembering
-
-    from sidecar.enforcement.intercept import PROXY, ProxyHandler
-    from sidecar.enforcement.listen import Listen, Listener
-    from sidecar.enforcement.transport import Limits
-    from sidecar.enforcement.upstream import GrpcUpstream
-
     limits, log = Limits(), Remembering()
     listen = Listen(address="127.0.0.1:0", plaintext=True)
     point = PassThrough(GrpcUpstream(upstream, None, limits), {METHOD})
     point.calls = Forgetting()
-    if os.getenv("NO_HEADERS"):
-        point.headers = ()
     listener = Listener(listen, [ProxyHandler(point, PROXY, listen.peers(time.time), log)], limits, log)
     await listener.start()
     print(listener.address, flush=True)

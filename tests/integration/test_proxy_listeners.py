@@ -3,6 +3,7 @@
 import asyncio
 import os
 import socket
+import ssl
 import stat
 import time
 
@@ -94,8 +95,6 @@ async def test_tls_without_client_ca_verifies_nobody(authority):
 
 async def served(address):
     """DER of the certificate that the listener shows now."""
-    import ssl
-
     context = ssl.create_default_context()
     context.check_hostname, context.verify_mode = False, ssl.CERT_NONE
     context.set_alpn_protocols(["h2"])

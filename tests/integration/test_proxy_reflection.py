@@ -18,6 +18,7 @@ from proxy_parts import running
 
 from sidecar.enforcement import reflection as fetching
 from sidecar.enforcement.reflection import METHODS, fetch_descriptors
+from sidecar.enforcement.transport import Limits
 from sidecar.errors import Code, DescribeError
 
 pytestmark = pytest.mark.integration
@@ -125,9 +126,9 @@ async def test_what_is_listed_but_not_described_is_left_out():
         assert list(files(await fetch_descriptors(channel))) == ["a.proto"]
 
 
-async def refusal(channel):
+async def refusal(channel, **options):
     with pytest.raises(DescribeError) as caught:
-        await fetch_descriptors(channel)
+        await fetch_descriptors(channel, **options)
     assert caught.value.code is Code.UNAVAILABLE
     return caught.value.operator
 
@@ -193,15 +194,13 @@ async def test_too_many_services_too_many_files_and_too_many_bytes_are_refused()
         assert "exceed 16777216 bytes" in await refusal(channel)
 
 
-async def test_a_service_that_answers_forever_is_given_up(monkeypatch):
-    monkeypatch.setattr(fetching, "SECONDS", 0.3)
-
+async def test_a_service_that_answers_forever_is_given_up():
     async def never(request):
         await asyncio.sleep(30)
         return b""
 
     async with service(Scripted(never)) as (channel, _):
-        assert "longer than 0.3 s" in await refusal(channel)
+        assert "longer than 0.3 s" in await refusal(channel, seconds=0.3)
 
 
 # -- through the door -----------------------------------------------------------------------------------------------
@@ -209,7 +208,7 @@ async def test_a_service_that_answers_forever_is_given_up(monkeypatch):
 
 async def test_reflection_and_health_pass_through_the_door():
     async with running() as it, service(reflect=True) as (_, address):
-        it.point.upstream = type(it.upstream)(address, None, it.listener._limits)
+        it.point.upstream = type(it.upstream)(address, None, Limits())
         assert HEALTH in {
             name for file in files(await fetch_descriptors(it.channel)).values()
             for name in (f"{file.package}.{one.name}" for one in file.service)
@@ -245,7 +244,7 @@ async def run(*args):
 async def test_grpcurl_lists_describes_and_calls_through_the_door():
     program = grpcurl()
     async with running() as it, service(reflect=True) as (_, address):
-        it.point.upstream = type(it.upstream)(address, None, it.listener._limits)
+        it.point.upstream = type(it.upstream)(address, None, Limits())
         code, out = await run(program, "-plaintext", it.listener.address, "list")
         assert (code, out.split()) == (0, [HEALTH, REFLECTION])
         code, out = await run(program, "-plaintext", it.listener.address, "describe", HEALTH)

@@ -118,7 +118,7 @@ async def test_a_cancelled_stream_is_cancelled_at_the_service():
         call = it.stream("Flood")
         assert await call.read()
         call.cancel()
-        await until(lambda: ("flood cancelled",) in it.service.seen)
+        await until(lambda: ("flood ended",) in it.service.seen)
         await until(lambda: it.point.ended == ["cancelled"])
         assert it.log.lines == []
 
@@ -157,7 +157,7 @@ async def test_a_streams_deadline_ends_it_on_both_sides():
         call = it.stream("Flood", timeout=0.5)
         _, status = await collect(call)
         assert status is grpc.StatusCode.DEADLINE_EXCEEDED
-        await until(lambda: ("flood cancelled",) in it.service.seen)
+        await until(lambda: ("flood ended",) in it.service.seen)
 
 
 async def test_a_service_that_dies_mid_stream_is_unavailable_after_what_it_sent():

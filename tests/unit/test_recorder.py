@@ -163,8 +163,8 @@ async def test_acknowledged_honours_the_deadline_of_the_call(tmp_path: Path) -> 
     point = recorder(spool, monotonic=time.monotonic)
     began = time.monotonic()
     with pytest.raises(RecordError) as caught:
-        await point.decision(entry(level="acknowledged", deadline=began + 0.05))
-    assert 0.04 < time.monotonic() - began < 1.0
+        await point.decision(entry(level="acknowledged", deadline=began + 0.3))
+    assert 0.1 < time.monotonic() - began < 0.3, "the refusal still reaches a caller who waits until the deadline"
     assert caught.value.code == 14
     assert "acknowledged" in caught.value.operator
     with pytest.raises(RecordError):

@@ -1,0 +1,58 @@
+"""Which metadata crosses the sidecar."""
+
+import pytest
+from hypothesis import given
+from hypothesis import strategies as st
+
+from sidecar.enforcement.metadata import DETAILS, INPUTS, from_caller, from_upstream
+
+pytestmark = pytest.mark.unit
+
+
+@pytest.mark.parametrize("key", sorted(INPUTS))
+def test_a_caller_may_say_the_four_words(key):
+    assert from_caller([(key, "v")]) == ((key, "v"),)
+    assert from_upstream([(key, "v")]) == ()
+
+
+@pytest.mark.parametrize("key", [
+    "x-customhouse-person", "x-customhouse-workload", "x-customhouse-call-id", "x-customhouse-", "x-customhouse-purpose-bin",
+    "x-customhouse-purposes", "x-forwarded-client-cert", "connection", "keep-alive", "te", "upgrade", "host",
+    "transfer-encoding", "proxy-authorization", "user-agent", "content-type", "grpc-timeout", "grpc-encoding",
+    "grpc-previous-rpc-attempts", "grpc-tags-bin", "grpc-status-details-bin",
+])  # fmt: skip
+def test_what_a_caller_may_not_say(key):
+    assert from_caller([("a", "1"), (key, b"v" if key.endswith("-bin") else "v")]) == (("a", "1"),)
+
+
+@pytest.mark.parametrize("key", ["authorization", "traceparent", "tracestate", "x-app", "x-custom", "cookie", "x-bin"])
+def test_everything_else_of_the_application_passes(key):
+    assert from_caller([(key, "v")]) == ((key, "v"),)
+
+
+def test_only_status_details_of_grpcs_own_pass_from_the_upstream():
+    pairs = [(DETAILS, b"\x08\x05"), ("grpc-status", "0"), ("grpc-message", "x"), ("grpc-encoding", "gzip"), ("x", "y")]
+    assert from_upstream(pairs) == ((DETAILS, b"\x08\x05"), ("x", "y"))
+
+
+@pytest.mark.parametrize("value", ["\xff", "Zoë", "a\nb", "a\x00", "\x7f", "日本"])
+def test_a_value_that_cannot_be_carried_is_dropped(value):
+    assert from_caller([("authorization", value), ("x", "y")]) == (("x", "y"),)
+    assert from_upstream([("x-up", value)]) == ()
+
+
+printable = st.text(st.characters(min_codepoint=0x20, max_codepoint=0x7E))
+keys = st.text("abcxyz-_.09", min_size=1).map(lambda key: "app" + key)
+
+
+@given(st.lists(st.one_of(st.tuples(keys, printable), st.tuples(keys.map(lambda k: k + "-bin"), st.binary()))))
+def test_application_metadata_passes_both_ways_in_order_with_repeats(pairs):
+    assert from_caller(pairs) == tuple(pairs)
+    assert from_upstream(pairs) == tuple(pairs)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["x-customhouse-", "grpc-"]), st.text("abc-", min_size=1), printable)))
+def test_nothing_in_the_sidecars_name_or_grpcs_ever_passes_by_accident(parts):
+    pairs = [(prefix + rest, value) for prefix, rest, value in parts]
+    assert [key for key, _ in from_caller(pairs) if key not in INPUTS] == []
+    assert [key for key, _ in from_upstream(pairs) if key != DETAILS] == []
