@@ -226,7 +226,8 @@ class Deployment:
         try:
             yield
         finally:
-            self.processes.stop("variant")
+            if "variant" in self.processes._running:
+                self.processes.stop("variant")
 
     def write_variant(self, **changes: object) -> Path:
         """Write the variant's settings."""

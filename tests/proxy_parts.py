@@ -222,7 +222,9 @@ class Service(grpc.GenericRpcHandler):
         return request
 
     async def on_meta(self, request, context):
-        await context.send_initial_metadata((("x-up", "1"), ("x-up-bin", b"\x00\xff"), ("x-customhouse-call-id", "forged")))
+        await context.send_initial_metadata(
+            (("x-up", "1"), ("x-up-bin", b"\x00\xff"), ("x-customhouse-call-id", "forged"))
+        )
         context.set_trailing_metadata((("x-end", "2"), ("x-end-bin", b"\xfe\x00"), ("x-customhouse-person", "forged")))
         self.seen.append(("meta", tuple(map(tuple, context.invocation_metadata())), context.time_remaining()))
         return b"ok"

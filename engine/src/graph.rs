@@ -5,7 +5,7 @@ use std::collections::{BTreeMap, BTreeSet};
 use crate::model::{Model, Path};
 use crate::problem::Problem;
 
-/// Weights stand for stack: measured, one unit takes well under a kilobyte of it.
+/// Weights stand for stack: measured, one unit takes less than a kilobyte of it.
 pub const RULE: usize = 8;
 pub const NESTED_QUERY: usize = 4;
 pub const ITERATION: usize = 2;

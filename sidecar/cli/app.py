@@ -5,7 +5,7 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli.console import FINDING, explained, fail, out, progress
+from sidecar.cli.console import FINDING, explained, fail, out, plain, progress
 from sidecar.cli.oversight import oversight
 
 Config = Annotated[Path, typer.Option("--config", help="Settings file.", metavar="FILE")]
@@ -50,7 +50,7 @@ def check_config(config: Config) -> None:
     from sidecar.settings.sidecar import SidecarSettings
 
     for line in check(load(config, SidecarSettings)):
-        out().print(line, markup=False)
+        out().print(plain(line))
 
 
 @app.command("describe")
@@ -87,7 +87,9 @@ def status(config: Config, *, as_json: Annotated[bool, typer.Option("--json", he
 def demo(
     *,
     report: Annotated[Path | None, typer.Option("--json", help="Write the results as JSON.", metavar="FILE")] = None,
-    data: Annotated[Path | None, typer.Option("--data", help="Keep everything in this new folder.", metavar="DIR")] = None,
+    data: Annotated[
+        Path | None, typer.Option("--data", help="Keep everything in this new folder.", metavar="DIR")
+    ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running and say how to call it.")] = False,
 ) -> None:
     """Play the whole product, scene by scene, on this machine. Exits 1 if any scene differs from what it should be."""
@@ -107,7 +109,7 @@ def subjects_build(
     with progress() as bar:
         report = build(source, target, bar)
     for line in report.lines:
-        out().print(line, markup=False)
+        out().print(plain(line))
     if report.bad:
         fail(f"{source}: {report.bad} bad rows; nothing was written", FINDING)
 
@@ -124,7 +126,7 @@ def directory_build(
     with progress() as bar:
         report = build(people, entities, target, bar)
     for line in report.lines:
-        out().print(line, markup=False)
+        out().print(plain(line))
     if report.bad:
         fail(f"{people}: {report.bad} bad rows; nothing was written", FINDING)
 
@@ -139,4 +141,4 @@ def keys_new(
     from sidecar.cli.keys import new
 
     for line in new(file, name, sealing=sealing):
-        out().print(line, markup=False)
+        out().print(plain(line))

@@ -8,6 +8,7 @@ from typing import NoReturn
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from rich.text import Text
 
 from sidecar.errors import ConfigurationError, IntegrityError
 
@@ -25,9 +26,14 @@ def err() -> Console:
     return Console(stderr=True, soft_wrap=True, highlight=False)
 
 
+def plain(value: object) -> Text:
+    """What came from elsewhere (a record, a file, a peer), for a terminal: no markup, no control characters, one line."""
+    return Text("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value)))
+
+
 def fail(message: str, code: int) -> NoReturn:
-    """Say what is wrong and end. Markup in the message is printed, not read."""
-    err().print(message, style="red" if code == FINDING else "yellow", markup=False)
+    """Say what is wrong, on one line, and end."""
+    err().print(plain(" ".join(message.split())), style="red" if code == FINDING else "yellow")
     raise SystemExit(code)
 
 

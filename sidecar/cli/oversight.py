@@ -6,7 +6,7 @@ from typing import Annotated
 
 import typer
 
-from sidecar.cli.console import FINDING, err, fail, out, progress
+from sidecar.cli.console import FINDING, err, fail, out, plain, progress
 
 oversight = typer.Typer(help="The oversight store, and what reviewers ask of it.", no_args_is_help=True)
 producer = typer.Typer(help="Which sidecars may append.", no_args_is_help=True)
@@ -45,7 +45,7 @@ def producer_add(
     """Register a producer."""
     from sidecar.cli import producers
 
-    out().print(producers.add(config, name, key, identity), markup=False)
+    out().print(plain(producers.add(config, name, key, identity)))
 
 
 @producer.command("revoke")
@@ -53,7 +53,7 @@ def producer_revoke(name: Annotated[str, typer.Argument(help="Its name.")], conf
     """Let a producer append nothing more. What it has appended stays."""
     from sidecar.cli import producers
 
-    out().print(producers.revoke(config, name), markup=False)
+    out().print(plain(producers.revoke(config, name)))
 
 
 @producer.command("list")
@@ -62,7 +62,7 @@ def producer_list(config: Config, *, as_json: AsJson = False) -> None:
     from sidecar.cli import producers
 
     for line in producers.lines(config, as_json=as_json):
-        out().print(line, markup=False)
+        out().print(plain(line))
 
 
 @oversight.command("search")
@@ -80,7 +80,7 @@ def search(
     kind: Annotated[str, typer.Option("--type", help="Record type: decision, outcome, open, ...")] = "",
     service: Annotated[str, typer.Option(help="Full name of a guarded service.")] = "",
     category: Annotated[str, typer.Option(help="Data category.")] = "",
-    limit: Annotated[int, typer.Option(help="Records at most; 0 for all.")] = 100,
+    limit: Annotated[int, typer.Option(help="Records at most; 0 for all.", min=0)] = 100,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Find records. The search itself becomes a record before it is answered. Exits 1 when nothing matches."""
@@ -95,7 +95,7 @@ def search(
         found = list(reviewer.search(asked, limit))
     if as_json:
         for one in found:
-            out().print(json.dumps(row(one), ensure_ascii=False), markup=False)
+            out().print(json.dumps(row(one)), markup=False)
     else:
         out().print(table(found))
     if not found:
@@ -112,11 +112,16 @@ def prove(
     """Fetch one record with its proof, as a file that `verify` checks offline."""
     from sidecar.cli.review import Reviewer
     from sidecar.oversight import evidence
+    from sidecar.tlog.errors import TlogError
 
     with Reviewer(store, ca, cert, key) as reviewer:
         found, proof = reviewer.prove(index)
-    output.write_bytes(evidence.make(proof, found.leaf, found.salt, found.body))
-    out().print(f"record {index} and its proof are in {output}", markup=False)
+    try:
+        data = evidence.make(proof, found.leaf, found.salt, found.body)
+    except TlogError as error:
+        fail(f"{store}: the store sent no proof: {error}", FINDING)
+    output.write_bytes(data)
+    out().print(plain(f"record {index} and its proof are in {output}"))
 
 
 @oversight.command("verify")
@@ -125,7 +130,7 @@ def verify(
     trust: TrustFile, *, as_json: AsJson = False,
 ) -> None:  # fmt: skip
     """Verify a proof file offline. Exits 1 when it proves nothing."""
-    from sidecar.cli.review import read_trust
+    from sidecar.cli.review import document, read_trust
     from sidecar.oversight import evidence
 
     try:
@@ -134,17 +139,18 @@ def verify(
         fail(f"{file}: {error}", FINDING)
     leaf = proven.leaf
     if as_json:
-        body = None if proven.body is None else json.loads(proven.body)
+        body = None if proven.body is None else document(proven.body)
         shown = {"index": proven.index, "type": leaf.type, "producer": leaf.producer, "time": leaf.time,
                  "call_id": leaf.call_id, "tree_size": proven.checkpoint.size, "body": body}  # fmt: skip
-        out().print(json.dumps(shown, ensure_ascii=False), markup=False)
+        out().print(json.dumps(shown), markup=False)
         return
-    out().print(
+    out().print(plain(
         f"proven: record {proven.index} ({leaf.type}, {leaf.producer}, {leaf.time}, call {leaf.call_id or 'none'}) is in "
-        f"the log {proven.checkpoint.origin} of size {proven.checkpoint.size}, unaltered.\n"
+        f"the log {proven.checkpoint.origin} of size {proven.checkpoint.size}, unaltered."
+    ))  # fmt: skip
+    out().print(
         "Not proven: that a call which never met a sidecar did not happen, that the producer's clock is right, or that "
-        "whoever holds its key told the truth.",
-        markup=False,
+        "whoever holds its key told the truth."
     )
 
 
@@ -166,5 +172,5 @@ def audit(
         out().print(json.dumps(result.to_json()), markup=False)
     else:
         for line in result.lines():
-            out().print(line, markup=False)
+            out().print(plain(line))
     raise SystemExit(0 if result.sound else FINDING)

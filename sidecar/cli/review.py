@@ -4,8 +4,12 @@ import json
 import sqlite3
 import urllib.error
 import urllib.request
+from base64 import b64encode
 from collections.abc import Iterator, Mapping
+from contextlib import closing
 from dataclasses import dataclass
+from http import HTTPStatus
+from http.client import HTTPException
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,8 +20,9 @@ from rich.table import Table
 
 from sidecar.api.v1 import oversight_pb2 as pb
 from sidecar.api.v1 import oversight_pb2_grpc
+from sidecar.cli.console import plain
 from sidecar.errors import ConfigurationError
-from sidecar.oversight.audit import Audit, Finding, audit, locate
+from sidecar.oversight.audit import Audit, Finding, Read, audit, locate
 from sidecar.oversight.bodies import check_bodies
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.trust import Trust
@@ -25,6 +30,8 @@ from sidecar.tlog.trust import Trust
 _PAGE = 1000
 _SECONDS = 30.0
 _MOST_BYTES = 16 << 20
+_ALL = 1 << 62
+_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)
 
 
 class Reviewer:
@@ -40,7 +47,7 @@ class Reviewer:
         self._store = store
         options = [("grpc.max_receive_message_length", 64 << 20)]
         self._channel = grpc.secure_channel(store, credentials, options)
-        self._stub = oversight_pb2_grpc.QueryStub(self._channel)
+        self._stub = oversight_pb2_grpc.QueryStub(self._channel)  # type: ignore[no-untyped-call]
 
     def __enter__(self) -> Self:
         return self
@@ -48,18 +55,20 @@ class Reviewer:
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
         self._channel.close()
         if isinstance(error, grpc.RpcError):
+            code = error.code()
+            said = f"{code.name}: {error.details()}"
+            if code in _REFUSED:
+                raise ConfigurationError(f"the store refuses the question: {said}", where=self._store) from None
             raise ConfigurationError(
-                f"the store does not answer: {error.code().name}: {error.details()}", where=self._store,
+                f"the store does not answer: {said}", where=self._store,
                 fix="Check --store, and that the certificate's identity is among the store's reviewers.",
             ) from None  # fmt: skip
 
     def search(self, asked: Mapping[str, str], limit: int) -> Iterator[pb.StoredRecord]:
         """Matching records, in the order of the log; at most `limit`, or all for 0."""
-        cursor, left = "", limit or sys_max()
+        cursor, left = "", limit or _ALL
         while left > 0:
-            page = self._stub.Search(
-                pb.SearchRequest(**asked, cursor=cursor, limit=min(left, _PAGE)), timeout=_SECONDS
-            )
+            page = self._stub.Search(pb.SearchRequest(**asked, cursor=cursor, limit=min(left, _PAGE)), timeout=_SECONDS)
             yield from page.records
             left -= len(page.records)
             cursor = page.next_cursor
@@ -82,12 +91,8 @@ class Reviewer:
 
     def completeness(self) -> pb.GetCompletenessResponse:
         """What is missing, doubled or silent."""
-        return self._stub.GetCompleteness(pb.GetCompletenessRequest(), timeout=_SECONDS)
-
-
-def sys_max() -> int:
-    """A limit nobody reaches."""
-    return 1 << 62
+        answer: pb.GetCompletenessResponse = self._stub.GetCompleteness(pb.GetCompletenessRequest(), timeout=_SECONDS)
+        return answer
 
 
 def read_trust(path: Path) -> Trust:
@@ -95,11 +100,23 @@ def read_trust(path: Path) -> Trust:
     try:
         return Trust.parse(path.read_bytes())
     except OSError as error:
-        raise ConfigurationError(f"cannot be read: {error.strerror}", where=str(path), fix="Give --trust FILE.") from None
+        raise ConfigurationError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="Give --trust FILE."
+        ) from None
     except TlogError as error:
         raise ConfigurationError(
             f"is no trust file: {error}", where=str(path), fix="It holds `log <vkey>` and `quorum none|<name>` lines."
         ) from None
+
+
+def document(data: bytes) -> object:
+    """A leaf or body as JSON; what is none, as the base64 of its bytes."""
+    try:
+        found: object = json.loads(data)
+        json.dumps(found).encode()
+    except (ValueError, RecursionError):
+        return {"base64": b64encode(data).decode()}
+    return found
 
 
 def row(record: pb.StoredRecord) -> dict[str, object]:
@@ -108,8 +125,8 @@ def row(record: pb.StoredRecord) -> dict[str, object]:
         "index": record.index,
         "attested": record.attested,
         "standing": record.standing,
-        "leaf": json.loads(record.leaf),
-        "body": json.loads(record.body) if record.body else None,
+        "leaf": document(record.leaf),
+        "body": document(record.body) if record.body else None,
     }
 
 
@@ -117,23 +134,37 @@ def table(records: list[pb.StoredRecord]) -> Table:
     """Records for people: who, what, when, why, and how it ended."""
     shown = Table("index", "time", "type", "who", "what", "effect", "why", "call")
     for record in records:
-        leaf = json.loads(record.leaf)
-        body = json.loads(record.body) if record.body else {}
-        shown.add_row(str(record.index), leaf["time"][:19], leaf["type"], *_middle(body), leaf["call_id"] or "")
+        leaf, body = document(record.leaf), document(record.body) if record.body else {}
+        cells = (record.index, _at(leaf, "time")[:19], _at(leaf, "type"), *_middle(body), _at(leaf, "call_id"))
+        shown.add_row(*map(plain, cells))
     return shown
 
 
-def _middle(body: dict[str, object]) -> tuple[str, str, str, str]:
-    document, decision = body.get("input"), body.get("decision")
-    if isinstance(document, dict) and isinstance(decision, dict):
-        subject = document["subject"]
-        who = subject["person"]["id"] or subject["workload"]["id"] or subject["kind"] or "nobody"
-        why = ", ".join(str(reason["code"]) for reason in decision["reasons"])
-        return who, f"{body.get('method')} ({body.get('phase')})", str(decision["effect"]), why
-    if body.get("type") == "outcome":
-        return "", "", str(body.get("status")), ""
-    details = body.get("details")
+def _middle(body: object) -> tuple[str, str, str, str]:
+    if _at(body, "type") == "decision":
+        subject = ("input", "subject")
+        who = (
+            _at(body, *subject, "person", "id") or _at(body, *subject, "workload", "id") or _at(body, *subject, "kind")
+        )
+        reasons = _under(body, "decision", "reasons")
+        why = ", ".join(_at(one, "code") for one in reasons) if isinstance(reasons, list) else ""
+        return who or "nobody", f"{_at(body, 'method')} ({_at(body, 'phase')})", _at(body, "decision", "effect"), why
+    if _at(body, "type") == "outcome":
+        return "", "", _at(body, "status"), ""
+    details = _under(body, "details")
     return "", json.dumps(details, ensure_ascii=False)[:60] if details else "", "", ""
+
+
+def _under(found: object, *names: str) -> object:
+    """What stands under these names; None where a record that somebody made up has nothing there."""
+    for name in names:
+        found = found.get(name) if isinstance(found, dict) else None
+    return found
+
+
+def _at(found: object, *names: str) -> str:
+    value = _under(found, *names)
+    return "" if value is None else str(value)
 
 
 @dataclass(frozen=True, slots=True)
@@ -155,7 +186,7 @@ class Audited:
         if self.log.checkpoint is not None:
             said = f"{self.log.leaves} records of {len(self.log.producers)} producers read"
             bodies = "" if self.bodies_checked is None else f", {self.bodies_checked} bodies"
-            wrong = len(self.log.findings) + len(self.bodies)
+            wrong = len(self.log.findings) + self.log.omitted + len(self.bodies)
             yield f"{said}{bodies}: " + ("sound" if self.sound else f"{wrong} findings")
 
     def to_json(self) -> dict[str, object]:
@@ -164,7 +195,7 @@ class Audited:
                     for one in (*self.log.findings, *self.bodies)]  # fmt: skip
         size = self.log.checkpoint.size if self.log.checkpoint else None
         return {"sound": self.sound, "size": size, "leaves": self.log.leaves, "producers": self.log.producers,
-                "bodies": self.bodies_checked, "findings": findings}  # fmt: skip
+                "bodies": self.bodies_checked, "findings": findings, "omitted": self.log.omitted}  # fmt: skip
 
 
 def audited(log: str, trust: Trust, database: Path | None, bar: Progress) -> Audited:
@@ -174,37 +205,40 @@ def audited(log: str, trust: Trust, database: Path | None, bar: Progress) -> Aud
     result = audit(read, trust, lambda done, total: bar.update(task, completed=done, total=total))
     if database is None or result.checkpoint is None:
         return Audited(result, [], None)
-    connection = sqlite3.connect(f"file:{database}?mode=ro", uri=True)
+    if not database.is_file():
+        raise ConfigurationError("is no file", where=str(database), fix="Give the store's SQLite database.")
     try:
-        found, checked = check_bodies(connection, read, result.checkpoint.size)
+        with closing(sqlite3.connect(f"{database.absolute().as_uri()}?mode=ro", uri=True)) as connection:
+            found, checked = check_bodies(connection, read, result.checkpoint.size)
     except sqlite3.Error as error:
         raise ConfigurationError(f"is no database of the store: {error}", where=str(database)) from None
-    finally:
-        connection.close()
     return Audited(result, found, checked)
 
 
-def _from_folder(folder: Path):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _from_folder(folder: Path) -> Read:
     if not folder.is_dir():
         raise ConfigurationError("is no folder", where=str(folder), fix="Give the tlog-tiles folder, or a URL.")
 
     def read(path: str) -> bytes | None:
         try:
             return (folder / path).read_bytes()
-        except FileNotFoundError:
+        except (FileNotFoundError, NotADirectoryError, IsADirectoryError):
             return None
 
     return read
 
 
-def _from_url(url: str):  # type: ignore[no-untyped-def]  # noqa: ANN202
+def _from_url(url: str) -> Read:
     def read(path: str) -> bytes | None:
         try:
             with urllib.request.urlopen(f"{url.rstrip('/')}/{path}", timeout=_SECONDS) as answer:  # noqa: S310 - checked
                 data: bytes = answer.read(_MOST_BYTES)
                 return data
         except urllib.error.HTTPError as error:
-            if error.code == 404:
+            if error.code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
                 return None
             raise
+        except (HTTPException, ValueError) as error:
+            raise OSError(None, f"cannot be fetched: {error!r}", f"{url.rstrip('/')}/{path}") from None
+
     return read

@@ -5,11 +5,12 @@ import socket
 
 from rich.table import Table
 
-from sidecar.cli.console import FINDING, out
+from sidecar.cli.console import FINDING, out, plain
 from sidecar.errors import ConfigurationError
 from sidecar.settings.sidecar import SidecarSettings
 
 _SECONDS = 5.0
+_MOST_BYTES = 1 << 20
 
 
 def ask(settings: SidecarSettings, *, as_json: bool) -> int:
@@ -26,17 +27,19 @@ def ask(settings: SidecarSettings, *, as_json: bool) -> int:
             talk.connect(str(path))
             talk.sendall(b"status\n")
             with talk.makefile("rb") as answer:
-                found: dict[str, object] = json.loads(answer.read())
-    except (OSError, ValueError) as error:
+                found = json.loads(answer.read(_MOST_BYTES))
+        if not isinstance(found, dict):
+            raise ValueError("what answers is no sidecar")
+    except (OSError, ValueError, RecursionError) as error:
         raise ConfigurationError(
             f"no sidecar answers: {error}", where=str(path), fix="Is it running, and with these settings?"
         ) from None
     if as_json:
-        out().print_json(json.dumps(found))
+        out().print(json.dumps(found), markup=False)
     else:
         table = Table(show_header=False, box=None)
         for key, value in found.items():
             shown = ", ".join(map(str, value)) or "none" if isinstance(value, list) else str(value)
-            table.add_row(key.replace("_", " "), shown)
+            table.add_row(plain(key.replace("_", " ")), plain(shown))
         out().print(table)
     return FINDING if found.get("problems") else 0

@@ -38,7 +38,9 @@ class ServerTls:
         leaf = _certificates(cert, self.cert)[0]
         if _spki(leaf.public_key()) != _spki(_private(key, self.key).public_key()):
             raise ConfigurationError(
-                "is not the key of the certificate", where=str(self.key), fix=f"Give the key that {self.cert} certifies."
+                "is not the key of the certificate",
+                where=str(self.key),
+                fix=f"Give the key that {self.cert} certifies.",
             )
         if client_ca is not None and self.client_ca is not None:
             _certificates(client_ca, self.client_ca)

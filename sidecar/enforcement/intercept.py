@@ -26,9 +26,16 @@ from sidecar.errors import Code
 
 PROXY = Door(
     name="proxy",
-    fulfils=frozenset({
-        "redact_fields", "mask_fields", "drop_records", "limit_records", "require_durability", "recheck_seconds",
-    }),
+    fulfils=frozenset(
+        {
+            "redact_fields",
+            "mask_fields",
+            "drop_records",
+            "limit_records",
+            "require_durability",
+            "recheck_seconds",
+        }
+    ),
 )
 _STATUS = {Code(status.value[0]): status for status in grpc.StatusCode}
 _KEPT_HANDLERS = 4096
@@ -116,11 +123,11 @@ class ProxyHandler(grpc.GenericRpcHandler):
         return b""
 
     async def _stream(self, method: str, context: Context) -> None:
-        answer = _Answer(context)
+        requests, answer = _Requests(context), _Answer(context)
         try:
-            final = await self._enforcement.stream(self._call(method, context), _Requests(context), answer)
+            final = await self._enforcement.stream(self._call(method, context), requests, answer)
         except asyncio.CancelledError as error:
-            if _caller_has_gone() or answer.lost:
+            if _caller_has_gone() or answer.lost or requests.lost:
                 raise
             final = self._failed(error, method)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
@@ -190,10 +197,10 @@ class _Requests(AsyncIterator[bytes]):
     cancellation, if there was one, has reached the call's own task.
     """
 
-    __slots__ = ("_context", "_ended", "_task")
+    __slots__ = ("_context", "_ended", "_task", "lost")
 
     def __init__(self, context: Context) -> None:
-        self._context, self._ended = context, False
+        self._context, self._ended, self.lost = context, False, False
         self._task = asyncio.current_task()
 
     async def __anext__(self) -> bytes:
@@ -204,6 +211,7 @@ class _Requests(AsyncIterator[bytes]):
             if not isinstance(message, bytes):
                 await self._context.read()
         except grpc.aio.BaseError:
+            self.lost = True
             raise asyncio.CancelledError from None
         if isinstance(message, bytes):
             return message

@@ -41,13 +41,17 @@ class Listen:
         """ConfigurationError for a listener whose callers could not be told apart from anybody else."""
         if is_unix(self.address):
             if self.workload is None and (self.tls is None or self.tls.client_ca is None):
-                raise _refused("would not know who calls", self.address, "Name its workload, or give tls with client_ca.")
+                raise _refused(
+                    "would not know who calls", self.address, "Name its workload, or give tls with client_ca."
+                )
             if self.workload is not None and self.tls is not None and self.tls.client_ca is not None:
                 raise _refused("has two ways to know who calls", self.address, "Leave out workload or client_ca.")
             return
         loopback = is_loopback(self.address)
         if self.workload is not None:
-            raise _refused("names a workload, but anybody can open it", self.address, "Use a Unix socket, or client_ca.")
+            raise _refused(
+                "names a workload, but anybody can open it", self.address, "Use a Unix socket, or client_ca."
+            )
         if self.tls is None and not (self.plaintext and loopback):
             raise _refused(
                 "would carry personal data and tokens in the clear", self.address,

@@ -3,7 +3,7 @@
 from sqlite3 import Connection
 
 from sidecar.oversight.audit import Finding, Read
-from sidecar.record import RecordFormatError, body_digest, decode_digest, parse_leaf
+from sidecar.record import SALT_SIZE, RecordFormatError, body_digest, decode_digest, parse_leaf
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.tile import Tile, changed_bundles, decode_bundle
 
@@ -43,8 +43,14 @@ def _problem(leaf: bytes, row: tuple[object, object, object] | None) -> str:
         return "the leaf in the database is not the one that was published"
     if salt is None or body is None:
         return "has no body in the database"
+    return _mismatch(leaf, salt, body)
+
+
+def _mismatch(leaf: bytes, salt: object, body: object) -> str:
     if not isinstance(salt, bytes) or not isinstance(body, bytes):
         return "has a body in the database that is no bytes"
+    if len(salt) != SALT_SIZE:
+        return f"has a salt of {len(salt)} bytes in the database, not {SALT_SIZE}"  # part of it would pass for body
     try:
         committed = decode_digest(parse_leaf(leaf).body, "body")
     except RecordFormatError:

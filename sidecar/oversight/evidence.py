@@ -9,7 +9,7 @@ from dataclasses import dataclass
 
 import msgspec
 
-from sidecar.record import Leaf, RecordFormatError, body_digest, decode_digest, parse_leaf
+from sidecar.record import SALT_SIZE, Leaf, RecordFormatError, body_digest, decode_digest, parse_leaf
 from sidecar.tlog.checkpoint import Checkpoint
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.proof import TlogProof, verify_proof
@@ -81,4 +81,7 @@ def _record(data: bytes) -> _Extra:
         raise EvidenceError("the proof file holds a record that is not written in its one form")
     if (extra.salt is None) != (extra.body is None):
         raise EvidenceError("the proof file holds a salt without its body, or a body without its salt")
+    if extra.salt is not None and len(extra.salt) != SALT_SIZE:
+        # SHA-256(salt || body) would hold as well for a body without its beginning, behind a longer salt.
+        raise EvidenceError(f"the proof file holds a salt of {len(extra.salt)} bytes, not {SALT_SIZE}")
     return extra

@@ -74,7 +74,6 @@ def test_grpcurl_shows_a_readable_refusal(grpcurl: Callable[..., subprocess.Comp
     done = grpcurl(f"{SERVICE}/GetProfile", data=json.dumps({"user_id": deployed.world.cast.us}), token="niall")
     assert done.returncode != 0
     assert done.stdout == ""
-    print(done.stderr)
     error = json.loads(done.stderr.strip())
     assert error["code"] == 7
     assert "refused: not_us_personnel" in error["message"]

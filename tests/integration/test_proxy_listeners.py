@@ -27,9 +27,7 @@ def authority(tmp_path):
 
 
 def client(authority, cert=None, key=None):
-    return grpc.ssl_channel_credentials(
-        authority.ca.read_bytes(), key and key.read_bytes(), cert and cert.read_bytes()
-    )
+    return grpc.ssl_channel_credentials(authority.ca.read_bytes(), key and key.read_bytes(), cert and cert.read_bytes())
 
 
 def tls(authority, *, name="sidecar", mutual=True):
@@ -165,7 +163,9 @@ async def test_the_upstream_is_reached_with_our_certificate_and_only_if_it_is_wh
 async def test_new_upstream_certificates_are_taken_up_and_open_calls_end_on_the_old_connection(authority):
     server, service, address = await guarded(authority)
     cert, key = authority.issue("sidecar")
-    upstream = GrpcUpstream(address, ClientTls(ca=authority.ca, cert=cert, key=key, server_name="profiles.corp"), Limits())
+    upstream = GrpcUpstream(
+        address, ClientTls(ca=authority.ca, cert=cert, key=key, server_name="profiles.corp"), Limits()
+    )
     try:
         exchange = upstream.open("/t.S/Bidi", (), 20)
         await exchange.write(b"a")
@@ -267,7 +267,9 @@ async def test_workers_share_a_port_only_when_told_to():
     listen = Listen(address="127.0.0.1:0", plaintext=True)
     first = Listener(listen, [], Limits(), Remembering(), share_port=True)
     await first.start()
-    second = Listener(Listen(address=first.address, plaintext=True), [], Limits(), Remembering(), worker=1, share_port=True)
+    second = Listener(
+        Listen(address=first.address, plaintext=True), [], Limits(), Remembering(), worker=1, share_port=True
+    )
     await second.start()
     assert second.address == first.address
     await first.stop(0)
@@ -320,7 +322,9 @@ GARBAGE = {
     "no message": lambda: headers(1, b"/t.S/Echo", end=True),
     "no path": lambda: headers(1, b"") + message(1, b"x"),
     "odd path": lambda: headers(1, b"no-slash") + message(1, b"x"),
-    "bad value": lambda: headers(1, b"/t.S/Echo", [(b"x-a", b"\xff\xfe"), (b"authorization", b"\xff")]) + message(1, b"x"),
+    "bad value": lambda: (
+        headers(1, b"/t.S/Echo", [(b"x-a", b"\xff\xfe"), (b"authorization", b"\xff")]) + message(1, b"x")
+    ),
     "bad base64": lambda: headers(1, b"/t.S/Echo", [(b"x-a-bin", b"!!!")]) + message(1, b"x"),
     "upper case": lambda: headers(1, b"/t.S/Echo", [(b"X-A", b"1")]) + message(1, b"x"),
     "huge length": lambda: headers(1, b"/t.S/Echo") + b"\0\0\5\0\0\0\0\0\1" + b"\0\xff\xff\xff\xff",

@@ -75,9 +75,7 @@ async def test_a_real_service_describes_itself_by_v1alpha():
 
 def tree(files_, services):
     """A reflection service over these files, name to imports; service x.S lives in x.proto."""
-    protos = {
-        name: FileDescriptorProto(name=name, package=name[0], dependency=needs) for name, needs in files_.items()
-    }
+    protos = {name: FileDescriptorProto(name=name, package=name[0], dependency=needs) for name, needs in files_.items()}
     for name in services:
         protos[f"{name[0]}.proto"].service.add(name=name[2:])
 
@@ -251,6 +249,8 @@ async def test_grpcurl_lists_describes_and_calls_through_the_door():
         assert (code, "rpc Watch" in out) == (0, True)
         code, out = await run(program, "-plaintext", it.listener.address, f"{HEALTH}/Check")
         assert (code, "SERVING" in out) == (0, True)
-        code, out = await run(program, "-plaintext", "-d", '{"service":"nobody"}', it.listener.address, f"{HEALTH}/Check")
+        code, out = await run(
+            program, "-plaintext", "-d", '{"service":"nobody"}', it.listener.address, f"{HEALTH}/Check"
+        )
         assert (code != 0, "NotFound" in out) == (True, True)
         await it.point.upstream.close()

@@ -129,8 +129,11 @@ async def test_a_cancelled_upload_never_looks_complete_to_the_service():
 
         async def one(pause):
             call = it.stream("Upload")
-            for _ in range(3):
-                await call.write(b"x" * 100)
+            try:
+                for _ in range(3):
+                    await call.write(b"x" * 100)
+            except grpc.aio.AioRpcError:
+                return  # core refuses new streams of a connection that cancels very many
             await asyncio.sleep(pause)
             call.cancel()
 

@@ -161,7 +161,11 @@ async def test_a_refusal_carries_error_info_retry_info_and_preconditions():
         info, retry, failed = ErrorInfo(), RetryInfo(), PreconditionFailure()
         for any_, detail in zip(status.details, (info, retry, failed), strict=True):
             assert any_.Unpack(detail)
-        assert (info.reason, info.domain, dict(info.metadata)) == ("approval_required", "customhouse", {"call_id": "c1"})
+        assert (info.reason, info.domain, dict(info.metadata)) == (
+            "approval_required",
+            "customhouse",
+            {"call_id": "c1"},
+        )
         assert retry.retry_delay.ToMilliseconds() == 1500
         assert failed.violations[0].type == "APPROVAL"
 
@@ -174,7 +178,9 @@ def replace(it, point):
 
 
 @pytest.mark.parametrize("name", ["Echo", "Bidi"])
-@pytest.mark.parametrize("raised", [RuntimeError("secret of ann"), KeyError("ann"), asyncio.CancelledError(), MemoryError()])
+@pytest.mark.parametrize(
+    "raised", [RuntimeError("secret of ann"), KeyError("ann"), asyncio.CancelledError(), MemoryError()]
+)
 async def test_an_unexpected_failure_is_unavailable_and_says_nothing(name, raised):
     class Broken:
         async def unary(self, call, request):

@@ -306,9 +306,10 @@ class TestBodies:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ("UPDATE body SET body = body || ' ' WHERE idx = 270", "the body is not what its leaf commits to"),
+            ("UPDATE body SET body = CAST(body || ' ' AS BLOB) WHERE idx = 270", "the body is not what its leaf commits to"),
             ("UPDATE body SET salt = zeroblob(32) WHERE idx = 270", "the body is not what its leaf commits to"),
             ("UPDATE body SET body = (SELECT body FROM body WHERE idx = 3) WHERE idx = 270", "not what its leaf commits to"),
+            ("UPDATE body SET salt = CAST(salt || substr(body, 1, 8) AS BLOB), body = substr(body, 9) WHERE idx = 270", "salt of 40 bytes"),
             ("DELETE FROM body WHERE idx = 270", "has no body"),
             ("DELETE FROM leaf WHERE idx = 270", "is published and not in the database"),
             ("UPDATE leaf SET leaf = (SELECT leaf FROM leaf WHERE idx = 3) WHERE idx = 270", "not the one that was published"),

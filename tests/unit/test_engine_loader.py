@@ -2,6 +2,7 @@
 
 import json
 import random
+import threading
 
 import pytest
 from engine_cases import ACCEPTED, DATA, ERROR, REFUSED, UNDEFINED, Accepted, Refused
@@ -155,6 +156,21 @@ def test_long_chains_are_refused_and_the_longest_accepted_one_runs() -> None:
     assert load(chain(150)).evaluate({}) == 1
     with pytest.raises(_engine.LoadError, match="nests too deep"):
         load(chain(500))
+
+
+def test_what_loads_fits_a_stack_of_two_mebibytes() -> None:
+    """The default is eight; a policy must not be able to end the process."""
+    rules = "\n".join(f"f{i}(x) := y if {{ y := {'abs(' * 12}f{i + 1}(x){')' * 12} }}" for i in range(80))
+    engine = load(f"p := f0(1)\n{rules}\nf80(x) := x")
+    answers: list[object] = []
+    before = threading.stack_size(2 * 1024 * 1024)
+    try:
+        worker = threading.Thread(target=lambda: answers.append(engine.evaluate({})))
+        worker.start()
+        worker.join()
+    finally:
+        threading.stack_size(before)
+    assert answers == [1]
 
 
 def test_many_iterations_in_one_body_are_bounded() -> None:

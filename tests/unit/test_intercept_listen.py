@@ -229,7 +229,9 @@ def test_new_files_are_looked_for_once_a_second_and_only_good_ones_taken(authori
     assert certificate.changed() is None
     now[0] += 1
     assert certificate.changed() is None
-    assert [event for event, _ in log.lines].count("new certificate files cannot be used; the certificate in use stays") == 1
+    assert [event for event, _ in log.lines].count(
+        "new certificate files cannot be used; the certificate in use stays"
+    ) == 1
     mutual.cert.unlink()
     now[0] += 1
     assert certificate.changed() is None

@@ -59,7 +59,10 @@ def test_retry_and_preconditions_are_rendered_without_error_info_too():
     assert status.details[0].Unpack(retry)
     assert status.details[1].Unpack(failure)
     assert retry.retry_delay.ToMilliseconds() == 250
-    assert [(one.type, one.subject, one.description) for one in failure.violations] == [("A", "b", "c"), ("D", "e", "f")]
+    assert [(one.type, one.subject, one.description) for one in failure.violations] == [
+        ("A", "b", "c"),
+        ("D", "e", "f"),
+    ]
 
 
 def test_reducing_keeps_code_retry_and_the_constants_of_error_info():

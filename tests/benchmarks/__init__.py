@@ -1,0 +1,23 @@
+"""Speed and memory, measured side by side: `python -m tests.benchmarks [--short] [--only NAME] [--json FILE]`.
+
+==============  =====================================================================================================
+module          what it does
+==============  =====================================================================================================
+`scale`         how much is measured: short, full, long
+`rows`          the figures and their targets; the table, the JSON, the table in docs/measurements.md
+`machine`       cores, resident memory, and what the figures were measured on
+`load`          load over gRPC: h2load, or a generator of our own where it is missing (`generator`)
+`peers`         what the sidecar is compared with: a bare echo, a plain proxy, our door with nothing behind it
+`deployment`    a store, an upstream and sidecars, each a process of its own
+`calls`         guarded calls against the peers; `committed` against `written`
+`pipeline`      the pipeline without transport, stage by stage (in a process of its own: `point`)
+`people`        guarded calls with many people and ids against few
+`engine`        the embedded engine with much data against little (in a process of its own: `evaluations`)
+`ingest`        what the store takes in, proofs, searches (records by `producer`)
+`worker`        memory of a worker, cold start
+==============  =====================================================================================================
+
+Servers under test run on one core; load, upstream and whatever else is needed run on another. Rounds of the things
+that are compared alternate: A B A B. A figure is the median of its rounds. Nothing is asserted: a busy machine gives
+other figures, and their ratios hold better than they do.
+"""

@@ -1,0 +1,55 @@
+"""The machine: which core serves and which loads, memory of a process, and what to say about it beside the figures."""
+
+import datetime
+import importlib.metadata
+import os
+import platform
+import subprocess
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+
+_CORES = sorted(os.sched_getaffinity(0))
+SERVER, LOAD = _CORES[0], _CORES[-1]
+"""One core for the server under test, another for everything else; the same one where there is only one."""
+
+
+@contextmanager
+def on_core(core: int) -> Iterator[None]:
+    """What is started inside runs on this core."""
+    before = os.sched_getaffinity(0)
+    os.sched_setaffinity(0, {core})
+    try:
+        yield
+    finally:
+        os.sched_setaffinity(0, before)
+
+
+def rss(pid: int) -> float:
+    """Resident memory in MiB."""
+    status = Path(f"/proc/{pid}/status").read_text()
+    return int(status.split("VmRSS:")[1].split()[0]) / 1024
+
+
+def facts() -> dict[str, str]:
+    """What the figures were measured on."""
+    cpu = Path("/proc/cpuinfo").read_text()
+    model = next((line.split(":", 1)[1].strip() for line in cpu.splitlines() if line.startswith("model name")), "?")
+    return {
+        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "revision": _revision(),
+        "processor": model,
+        "cores": f"{len(_CORES)}; server on {SERVER}, load, upstream and store on {LOAD}",
+        "load average": " ".join(f"{one:.1f}" for one in os.getloadavg()),
+        "system": f"Linux {platform.release()}, Python {platform.python_version()}",
+        "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "uvloop", "protobuf")),
+    }
+
+
+def _revision() -> str:
+    asked = ("git", "describe", "--always", "--dirty", "--abbrev=10")
+    try:
+        found = subprocess.run(asked, capture_output=True, text=True, check=False, cwd=Path(__file__).parent)
+    except OSError:
+        return "?"
+    return found.stdout.strip() or "?"
