@@ -6,6 +6,7 @@ from collections.abc import Callable
 from pathlib import Path
 
 import pytest
+from command_line import Shell
 
 TESTS = Path(__file__).resolve().parent
 TOOLS = TESTS.parent / ".tools" / "bin"
@@ -24,6 +25,14 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if kind not in KINDS:
             raise pytest.UsageError(f"{item.path} is in none of tests/{', tests/'.join(KINDS)}")
         item.add_marker(kind)
+
+
+@pytest.fixture
+def shell(monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]) -> Shell:
+    """The command line, in this process."""
+    for name in [name for name in os.environ if name.startswith("CUSTOMHOUSE_")]:
+        monkeypatch.delenv(name)
+    return Shell(monkeypatch, capsys)
 
 
 @pytest.fixture(scope="session")

@@ -15,7 +15,7 @@ from typing import Annotated, Any, Literal, Union, get_args, get_origin
 
 import typer
 from pydantic import BaseModel
-from pydantic_core import PydanticUndefined
+from pydantic.fields import FieldInfo
 
 from sidecar.cli.app import app
 from sidecar.settings.oversight import OversightSettings
@@ -28,6 +28,12 @@ PROTOS = {
     "sidecar/demo/profiles/v1/profiles.proto": True,
 }
 """Proto file -> whether it holds services."""
+UNITS = {"GiB": 1 << 30, "MiB": 1 << 20, "KiB": 1 << 10, "B": 1}
+KINDS = {
+    "_duration": "duration", "_size": "size", "_path": "path", "_host_port": "host:port", "_address": "host:port or unix:PATH",
+    "_compiles": "regular expression", "_one": "`1`",
+}  # fmt: skip
+"""Validator -> what a value it checks is called."""
 
 
 def expected() -> dict[str, str]:
@@ -48,17 +54,49 @@ def _protobuf() -> dict[str, str]:
 
 
 def _command_line() -> str:
-    lines = ["# The command line", "", "Written by `make generate` from the program itself.", ""]
+    lines = [
+        "# The command line",
+        "",
+        "Written by `make generate` from the program itself. Every command has `--help`. Exit codes: 0; 1 for a finding",
+        "(a bad row, a record that is not proven, a deployment that does not hold); 2 for bad usage or configuration, in one",
+        "line on standard error that says what to mend.",
+        "",
+    ]
     for path, command in _commands(typer.main.get_command(app), ["sidecar"]):
-        lines += [f"## {' '.join(path)}", "", command.help or "", ""]
-        for parameter in command.params:
-            names = " ".join(parameter.opts) if parameter.param_type_name == "option" else str(parameter.metavar or parameter.name)
-            if "--help" in names:
-                continue
-            need = " (required)" if parameter.required else ""
-            lines.append(f"* `{names}`{need}: {getattr(parameter, 'help', '') or ''}")
+        lines += [f"## {' '.join(path)}", "", command.help or "", "", "```", _usage(path, command), "```", ""]
+        shown = [one for one in command.params if "--help" not in one.opts]
+        lines += [f"* `{_spelled(one)}`: {one.help or ''}{_said(one)}" for one in shown]
         lines.append("")
     return re.sub(r"\n{3,}", "\n\n", "\n".join(lines)).rstrip() + "\n"
+
+
+def _usage(path: list[str], command: Any) -> str:
+    words = []
+    for one in command.params:
+        if "--help" in one.opts:
+            continue
+        words.append(_spelled(one) if one.required else f"[{_spelled(one)}]")
+    return " ".join([*path, *words])
+
+
+def _spelled(parameter: Any) -> str:
+    """An argument's name, or an option with what it takes."""
+    if parameter.param_type_name == "argument":
+        return str(parameter.metavar or parameter.name.upper())
+    if parameter.is_flag:
+        return str(parameter.opts[-1])
+    takes = parameter.metavar or {int: "N", Path: "FILE"}.get(parameter.type_descriptor.annotation, "TEXT")
+    return f"{parameter.opts[-1]} {takes}"
+
+
+def _said(parameter: Any) -> str:
+    """A parameter's default and variable, where it has them."""
+    said = []
+    if getattr(parameter, "envvar", None):
+        said.append(f"or `{parameter.envvar}`")
+    if parameter.default not in (None, "", False, ...) and not parameter.required:
+        said.append(f"default {parameter.default}")
+    return f" ({', '.join(said)})" if said else ""
 
 
 def _commands(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
@@ -70,35 +108,61 @@ def _commands(command: Any, path: list[str]) -> Iterator[tuple[list[str], Any]]:
 
 
 def _settings() -> str:
-    lines = ["# Settings", "", "Written by `make generate` from the models in `sidecar/settings/`. An unknown key stops the",
-             "process. Durations are `50ms`, `10s`, `5m`, `24h`, `7d`; sizes `4MiB`, `8GiB`; paths are relative to the file.",
-             "Any key can also come from the environment: `CUSTOMHOUSE_RECORD__MAX_BYTES=2GiB` is `record.max_bytes`.", ""]
+    lines = [
+        "# Settings",
+        "",
+        "Written by `make generate` from the models in `sidecar/settings/`. An unknown key or a bad value stops the process",
+        "with file, key, value and what to do. Durations are `50ms`, `10s`, `5m`, `24h`, `7d`; sizes `16KiB`, `4MiB`, `8GiB`;",
+        "paths, also those of `unix:PATH`, are relative to the file. Any key outside a list can also come from the",
+        "environment: `CUSTOMHOUSE_RECORD__MAX_BYTES=2GiB` is `record.max_bytes`. `[]` marks the items of a list.",
+        "",
+    ]
     for name, model in (("sidecar.yaml", SidecarSettings), ("oversight.yaml", OversightSettings)):
-        lines += [f"## {name}", "", "| key | value | default |", "|---|---|---|"]
-        lines += list(_keys(model, ""))
+        lines += [f"## {name}", "", "| key | value | default |", "|---|---|---|", *_keys(model, ""), ""]
+        lines += ["Of the interface, but not in this version, and refused by name: ", ""]
+        lines += [f"* `{key}`: {about}" for key, about in sorted(model.later.items())]
         lines.append("")
-    return "\n".join(lines).rstrip() + "\n"
+    return "\n".join(line.rstrip() for line in lines).rstrip() + "\n"
 
 
 def _keys(model: type[BaseModel], prefix: str) -> Iterator[str]:
     for name, field in model.model_fields.items():
         key = f"{prefix}{field.alias or name}"
         below, many = _below(field.annotation)
-        needed = field.is_required()
-        default = "required" if needed else _default(field)
-        if below is not None:
-            yield f"| `{key}{'[]' if many else ''}` | {(below.__doc__ or '').strip().splitlines()[0]} | {default} |"
-            yield from _keys(below, f"{key}{'[]' if many else ''}.")
-        else:
+        default = "required" if field.is_required() else _default(field)
+        if below is None:
             yield f"| `{key}` | {_kind(field.annotation, field.metadata)} | {default} |"
+        else:
+            key = f"{key}[]" if many else key
+            yield f"| `{key}` | {' '.join((below.__doc__ or '').split()).replace('|', chr(92) + '|')} | {default} |"
+            yield from _keys(below, f"{key}.")
 
 
-def _default(field: Any) -> str:
-    value = field.default
-    if value is PydanticUndefined or isinstance(value, BaseModel):
-        return ""
-    shown = str(value).replace("|", "\\|")
-    return "none" if value is None else f"`{shown}`"
+def _default(field: FieldInfo) -> str:
+    value = field.get_default(call_default_factory=True)
+    if value is None:
+        return "none"
+    if isinstance(value, BaseModel):
+        return "as below"
+    if isinstance(value, list):
+        return ", ".join(f"`{one}`" for one in value) or "none"
+    if "_duration" in _validators(field.metadata):
+        return f"`{_duration(value)}`"
+    if "_size" in _validators(field.metadata):
+        return f"`{_size(value)}`"
+    return f"`{str(value).lower() if isinstance(value, bool) else str(value).replace('|', chr(92) + '|')}`"
+
+
+def _duration(seconds: float) -> str:
+    for unit, length in (("d", 86400), ("h", 3600), ("m", 60), ("s", 1)):
+        if seconds >= length and seconds % length == 0:
+            return f"{int(seconds // length)}{unit}"
+    return f"{round(seconds * 1000)}ms"
+
+
+def _size(size: int) -> str:
+    unit = next(unit for unit in ("GiB", "MiB", "KiB", "B") if size % UNITS[unit] == 0)
+    return f"{size // UNITS[unit]}{unit}"
 
 
 def _below(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
@@ -111,11 +175,15 @@ def _below(annotation: Any) -> tuple[type[BaseModel] | None, bool]:
     return None, False
 
 
+def _validators(metadata: list[Any]) -> str:
+    return " ".join(getattr(getattr(one, "func", None), "__name__", "") for one in metadata)
+
+
 def _kind(annotation: Any, metadata: list[Any]) -> str:
-    validators = " ".join(getattr(getattr(one, "func", None), "__name__", "") for one in metadata)
-    for word in ("duration", "size", "path"):
-        if f"_{word}" in validators:
-            return word
+    validators = _validators(metadata)
+    for word, said in KINDS.items():
+        if word in validators:
+            return said + _bounds(metadata, word)
     origin = get_origin(annotation)
     if origin is Annotated:
         inner, *rest = get_args(annotation)
@@ -125,8 +193,26 @@ def _kind(annotation: Any, metadata: list[Any]) -> str:
     if origin in (Union, UnionType):
         return _kind(next(part for part in get_args(annotation) if part is not type(None)), metadata)
     if origin is list:
-        return f"list of {_kind(get_args(annotation)[0], [])}"
-    return {str: "text", int: "whole number", float: "number", bool: "true or false"}.get(annotation, str(annotation))
+        return f"list of: {_kind(get_args(annotation)[0], [])}"
+    pieces = [piece for one in metadata for piece in getattr(one, "metadata", [one])]
+    pattern = next((one for piece in pieces if (one := getattr(piece, "pattern", None))), None)
+    if pattern is not None:
+        return f"text like `{pattern}`".replace("|", "\\|")
+    said = {str: "text", int: "whole number", float: "number", bool: "`true` · `false`"}.get(
+        annotation, str(annotation)
+    )
+    return said + _bounds(metadata, "")
+
+
+def _bounds(metadata: list[Any], kind: str) -> str:
+    """The limits of a number, spelled as its kind is."""
+    spell: Any = {"_duration": _duration, "_size": _size}.get(kind, lambda value: f"{value:,}")
+    pieces = [piece for one in metadata for piece in getattr(one, "metadata", [one])]
+    least = next((one for piece in pieces if (one := getattr(piece, "ge", None)) is not None), None)
+    most = next((one for piece in pieces if (one := getattr(piece, "le", None)) is not None), None)
+    said = [f"at least {spell(least)}"] if least is not None and (kind == "" or least > 0) else []
+    said += [f"at most {spell(most)}"] if most is not None else []
+    return f", {', '.join(said)}" if said else ""
 
 
 def main(mode: str) -> int:
@@ -144,7 +230,9 @@ def main(mode: str) -> int:
             continue
         stale += 1
         print(f"out of date: {name}. Run `make generate` and commit the result.")
-        sys.stdout.writelines(list(difflib.unified_diff(found.splitlines(True), text.splitlines(True), name, "expected"))[:40])
+        sys.stdout.writelines(
+            list(difflib.unified_diff(found.splitlines(True), text.splitlines(True), name, "expected"))[:40]
+        )
     return 1 if stale else 0
 
 

@@ -33,6 +33,7 @@ class PassThrough:
         self.upstream, self.unary_methods, self.headers = upstream, unary, headers
         self.calls: list[Call] = []
         self.ended: list[str] = []
+        self.closed = 0
 
     def kind(self, method):
         if method in self.unary_methods:
@@ -57,6 +58,7 @@ class PassThrough:
         async def up():
             async for message in requests:
                 await exchange.write(message)
+            self.closed += 1
             await exchange.close_send()
 
         pump = asyncio.create_task(up())

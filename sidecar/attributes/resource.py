@@ -198,6 +198,10 @@ class MethodDescription:
             found |= reach_of(plan)
         return None if (self.reach | found) == self.reach else found
 
+    def impersonal(self, parsed: ParsedMessage) -> bool:
+        """Whether an answer that names nobody holds nothing about anybody: it is empty, a count, a page token."""
+        return not self._loose(parsed)
+
     def _loose(self, parsed: ParsedMessage) -> bool:
         plan = parsed.plan
         if plan.governed <= IMPERSONAL and not plan.leads:

@@ -29,7 +29,7 @@ app.add_typer(oversight, name="oversight")
 def run() -> None:
     """Run the command line."""
     with explained():
-        app()
+        app(prog_name="sidecar")
 
 
 @app.command("run")

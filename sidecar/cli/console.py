@@ -18,12 +18,12 @@ USAGE = 2
 
 def out() -> Console:
     """Standard output, for what was asked."""
-    return Console(soft_wrap=True, highlight=False)
+    return Console(soft_wrap=True, highlight=False, emoji=False)
 
 
 def err() -> Console:
     """Standard error, for what went wrong and for progress."""
-    return Console(stderr=True, soft_wrap=True, highlight=False)
+    return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
 def plain(value: object) -> Text:

@@ -2,20 +2,25 @@
 
 import shutil
 import socket
+import stat
 from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
 
-from sidecar.cli.console import FINDING, out
-from sidecar.errors import ConfigurationError
+from sidecar.cli.console import FINDING, out, plain
+from sidecar.errors import ConfigurationError, IntegrityError
 from sidecar.main.process import check
 from sidecar.settings.sidecar import ClientTls, SidecarSettings
 
 _SECONDS = 3.0
 _PROBE = "/customhouse.doctor.v1.Probe/Direct"
 _FREE_BYTES = 256 << 20
+
+
+class _NotHeldError(Exception):
+    """What was tried does not hold; says why and what to do."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -32,17 +37,17 @@ def examine(settings: SidecarSettings) -> int:
     findings = list(_examined(settings))
     for one in findings:
         mark, style = ("ok  ", "green") if one.good else ("FAIL", "red")
-        out().print(f"[{style}]{mark}[/{style}] {one.name}: ", end="")
-        out().print(one.detail, markup=False)
+        out().print(mark, style=style, end=" ")
+        out().print(plain(f"{one.name}: {one.detail}"))
     return 0 if all(one.good for one in findings) else FINDING
 
 
 def _examined(settings: SidecarSettings) -> Iterator[Finding]:
     yield _tried("settings", lambda: f"{len(check(settings))} parts load")
-    yield from _upstream(settings)
+    yield from _upstream(settings.upstream.address, settings.upstream.tls, _another(settings))
     yield _tried("oversight store", lambda: _reaches(settings.oversight.address))
     yield _tried("key service", lambda: _reaches(settings.oversight.keys))
-    yield _spool(settings.record.spool, settings.record.max_bytes)
+    yield _tried("spool", lambda: _spool(settings.record.spool, settings.record.max_bytes))
     for listener in settings.listen:
         if listener.tls is None or listener.tls.client_ca is None:
             known = listener.workload is not None
@@ -53,72 +58,98 @@ def _examined(settings: SidecarSettings) -> Iterator[Finding]:
                       "(identity.bind_to_workload: none)")  # fmt: skip
 
 
+def _another(settings: SidecarSettings) -> tuple[Path, Path] | None:
+    """A certificate that is not the one the upstream knows the sidecar by: a listener's, where it is another."""
+    mine = settings.upstream.tls.cert if settings.upstream.tls else None
+    found = (one.tls for one in settings.listen if one.tls is not None and one.tls.cert != mine)
+    return next(((one.cert, one.key) for one in found), None)
+
+
 def _tried(name: str, trial: Callable[[], str]) -> Finding:
     try:
         return Finding(name, True, trial())
-    except (ConfigurationError, OSError) as error:
+    except _NotHeldError as error:
+        return Finding(name, False, str(error))
+    except OSError as error:
+        where = f"{error.filename}: " if error.filename else ""
+        return Finding(name, False, f"{where}{error.strerror or error}")
+    except (ConfigurationError, IntegrityError) as error:
         return Finding(name, False, str(error))
 
 
 def _reaches(address: str) -> str:
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), _SECONDS):
-        return f"{address} accepts connections"
+    try:
+        with socket.create_connection((host.removeprefix("[").removesuffix("]"), int(port)), _SECONDS):
+            return f"{address} accepts connections"
+    except OSError as error:
+        raise _NotHeldError(f"{address}: {error.strerror or error}") from None
 
 
-def _upstream(settings: SidecarSettings) -> Iterator[Finding]:
-    address, tls = settings.upstream.address, settings.upstream.tls
+def _upstream(address: str, tls: ClientTls | None, another: tuple[Path, Path] | None) -> Iterator[Finding]:
     if address.startswith("unix:"):
-        yield _socket(Path(address.removeprefix("unix:")))
-        return
-    if tls is None:
+        yield _tried("upstream refuses others", lambda: _socket(Path(address.removeprefix("unix:"))))
+    elif tls is None:
         yield Finding("upstream", False, f"{address} is reached without TLS, so anybody who reaches it is let in. "
                       "Give the service a certificate and let it ask for the sidecar's.")  # fmt: skip
-        return
-    mine = _call(address, tls, tls.cert, tls.key)
-    yield Finding("upstream answers the sidecar", mine is not None, mine or f"no answer from {address}")
-    for name, cert, key in _others(settings):
-        got = _call(address, tls, cert, key)
-        yield Finding(f"upstream refuses {name}", got is None, "the connection is refused" if got is None else
-                      f"{address} answered {got}: it can be reached past the sidecar. Let it accept only the "
-                      "certificate in upstream.tls.")  # fmt: skip
+    else:
+        own = (tls.cert, tls.key) if tls.cert and tls.key else None
+        yield _tried("upstream answers the sidecar", lambda: _answers(address, tls, own))
+        yield _tried("upstream refuses a caller without a certificate", lambda: _refuses(address, tls, None))
+        if another is not None:
+            yield _tried("upstream refuses another certificate", lambda: _refuses(address, tls, another))
 
 
-def _others(settings: SidecarSettings) -> Iterator[tuple[str, Path | None, Path | None]]:
-    yield "a caller without a certificate", None, None
-    for listener in settings.listen:
-        if listener.tls is not None:
-            yield "another certificate", listener.tls.cert, listener.tls.key
-            return
+def _answers(address: str, tls: ClientTls, pair: tuple[Path, Path] | None) -> str:
+    code, said = _call(address, tls, pair)
+    if code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED):
+        raise _NotHeldError(f"no answer from {address}: {said}")
+    return code.name
 
 
-def _call(address: str, tls: ClientTls, cert: Path | None, key: Path | None) -> str | None:
-    """What the service itself answers on a direct call; None when the connection is refused."""
-    pair = (key.read_bytes(), cert.read_bytes()) if cert and key else (None, None)
-    credentials = grpc.ssl_channel_credentials(tls.ca.read_bytes(), *pair)
+def _refuses(address: str, tls: ClientTls, pair: tuple[Path, Path] | None) -> str:
+    code, said = _call(address, tls, pair)
+    if code is grpc.StatusCode.UNAVAILABLE:
+        return "the connection is refused"
+    if code is grpc.StatusCode.DEADLINE_EXCEEDED:
+        raise _NotHeldError(f"{address} neither answered nor refused within {_SECONDS:.0f} s: {said}")
+    raise _NotHeldError(
+        f"{address} answered {code.name}: it can be reached past the sidecar. Let it accept only the certificate in "
+        "upstream.tls."
+    )
+
+
+def _call(address: str, tls: ClientTls, pair: tuple[Path, Path] | None) -> tuple[grpc.StatusCode, str]:
+    """How a direct call ends. The service itself answers that it has no such method; a refused connection is UNAVAILABLE."""
+    cert, key = pair or (None, None)
+    credentials = grpc.ssl_channel_credentials(
+        tls.ca.read_bytes(), None if key is None else key.read_bytes(), None if cert is None else cert.read_bytes()
+    )
     options = [("grpc.ssl_target_name_override", tls.server_name)] if tls.server_name else []
     with grpc.secure_channel(address, credentials, options) as channel:
         try:
             probe: grpc.UnaryUnaryMultiCallable[bytes, bytes] = channel.unary_unary(_PROBE)
             probe(b"", timeout=_SECONDS)
         except grpc.RpcError as error:
-            code = error.code()
-            gone = code in (grpc.StatusCode.UNAVAILABLE, grpc.StatusCode.DEADLINE_EXCEEDED)
-            return None if gone else str(code.name)
-        return "OK"
+            return error.code(), error.details() or ""
+        return grpc.StatusCode.OK, ""
 
 
-def _socket(path: Path) -> Finding:
+def _socket(path: Path) -> str:
     if not path.is_socket():
-        return Finding("upstream", False, f"{path} is no socket")
-    loose = path.stat().st_mode & 0o007 and path.parent.stat().st_mode & 0o001
-    return Finding("upstream refuses others", not loose, f"{path} can be opened by every user of this host. "
-                   "Take the rights of others away from it or its folder." if loose else
-                   f"{path} is closed to other users")  # fmt: skip
+        raise _NotHeldError(f"{path} is no socket. Start the service first.")
+    # To connect, others need the right to write to the socket and to pass every folder above it.
+    if path.stat().st_mode & stat.S_IWOTH and all(one.stat().st_mode & stat.S_IXOTH for one in path.absolute().parents):
+        raise _NotHeldError(
+            f"{path} can be opened by every user of this host. Take the rights of others away from it or its folder."
+        )
+    return f"{path} is closed to other users"
 
 
-def _spool(folder: Path, most: int) -> Finding:
-    there = folder if folder.exists() else folder.parent
+def _spool(folder: Path, most: int) -> str:
+    there = next(one for one in (folder.absolute(), *folder.absolute().parents) if one.exists())
     free = shutil.disk_usage(there).free
-    good = free >= min(most, _FREE_BYTES)
-    return Finding("spool", good, f"{free >> 20} MiB free of the {most >> 20} MiB that record.max_bytes allows")
+    said = f"{free >> 20} MiB free of the {most >> 20} MiB that record.max_bytes allows"
+    if free < min(most, _FREE_BYTES):
+        raise _NotHeldError(f"{said}. Make room, or give record.spool a larger disk.")
+    return said

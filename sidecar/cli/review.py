@@ -230,15 +230,19 @@ def _from_folder(folder: Path) -> Read:
 
 def _from_url(url: str) -> Read:
     def read(path: str) -> bytes | None:
+        where = f"{url.rstrip('/')}/{path}"
         try:
-            with urllib.request.urlopen(f"{url.rstrip('/')}/{path}", timeout=_SECONDS) as answer:  # noqa: S310 - checked
+            with urllib.request.urlopen(where, timeout=_SECONDS) as answer:  # noqa: S310 - http and https only
                 data: bytes = answer.read(_MOST_BYTES)
-                return data
+                left = answer.length
         except urllib.error.HTTPError as error:
             if error.code in (HTTPStatus.NOT_FOUND, HTTPStatus.GONE):
                 return None
             raise
         except (HTTPException, ValueError) as error:
-            raise OSError(None, f"cannot be fetched: {error!r}", f"{url.rstrip('/')}/{path}") from None
+            raise OSError(None, f"cannot be fetched: {error!r}", where) from None
+        if left:
+            raise OSError(None, f"cannot be fetched: {left} bytes did not come", where)  # no finding: try again
+        return data
 
     return read

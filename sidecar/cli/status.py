@@ -2,6 +2,7 @@
 
 import json
 import socket
+from pathlib import Path
 
 from rich.table import Table
 
@@ -28,12 +29,10 @@ def ask(settings: SidecarSettings, *, as_json: bool) -> int:
             talk.sendall(b"status\n")
             with talk.makefile("rb") as answer:
                 found = json.loads(answer.read(_MOST_BYTES))
-        if not isinstance(found, dict):
-            raise ValueError("what answers is no sidecar")
     except (OSError, ValueError, RecursionError) as error:
-        raise ConfigurationError(
-            f"no sidecar answers: {error}", where=str(path), fix="Is it running, and with these settings?"
-        ) from None
+        raise _nobody(path, str(error)) from None
+    if not isinstance(found, dict):
+        raise _nobody(path, "what answers is something else")
     if as_json:
         out().print(json.dumps(found), markup=False)
     else:
@@ -43,3 +42,9 @@ def ask(settings: SidecarSettings, *, as_json: bool) -> int:
             table.add_row(plain(key.replace("_", " ")), plain(shown))
         out().print(table)
     return FINDING if found.get("problems") else 0
+
+
+def _nobody(path: Path, why: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"no sidecar answers: {why}", where=str(path), fix="Is it running, and with these settings?"
+    )

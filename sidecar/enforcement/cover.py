@@ -6,7 +6,7 @@ from dataclasses import replace
 import msgspec
 
 from sidecar.attributes.reach import Reach
-from sidecar.attributes.resource import Classified, MethodDescription
+from sidecar.attributes.resource import Classified, MethodDescription, SubjectIndex
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement.obligations import Duties
 from sidecar.vocabulary import SubjectClass, SubjectCounts
@@ -40,3 +40,37 @@ def decidable(classified: Classified, description: MethodDescription) -> Reach |
 def categories_of(reached: Reach | None) -> frozenset[str]:
     """The categories that a decision about such a message covers besides the description's."""
     return frozenset() if reached is None else reached.categories
+
+
+def counted(classes: dict[tuple[str, str], SubjectClass], own: tuple[str, str] | None) -> SubjectCounts:
+    """How many subjects of each class these are."""
+    found = list(classes.values())
+    return SubjectCounts(
+        us=found.count("us"), non_us=found.count("non_us"), unknown=found.count("unknown"), own=int(own in classes)
+    )
+
+
+def reclassified(cover: Cover, index: SubjectIndex, now: float) -> tuple[SubjectCounts, SeenSubjects]:
+    """The cover's counts and subjects as the index has them now; somebody's class may only become more sensitive.
+
+    What an answer's country said of them is not at hand any more, so a class is not taken back on the index alone.
+    """
+    fresh = index.fresh(now)
+    seen = [
+        (kind, name, _class_now(class_, index.classify(kind, name), fresh=fresh)) for kind, name, class_ in cover.seen
+    ]
+    old, new = [one[2] for one in cover.seen], [one[2] for one in seen]
+    if old == new:
+        return cover.counts, cover.seen
+    shift = {class_: new.count(class_) - old.count(class_) for class_ in ("us", "non_us", "unknown")}
+    counts = cover.counts
+    return msgspec.structs.replace(
+        counts, us=counts.us + shift["us"], non_us=counts.non_us + shift["non_us"],
+        unknown=counts.unknown + shift["unknown"],
+    ), seen  # fmt: skip
+
+
+def _class_now(before: SubjectClass, listed: SubjectClass, *, fresh: bool) -> SubjectClass:
+    if "us" in (before, listed):
+        return "us"
+    return before if fresh else "unknown"

@@ -13,7 +13,7 @@ from sidecar.enforcement.call import AnswerSink, Call, Final, Metadata, Reply
 from sidecar.enforcement.guarded import Guarded
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
-from sidecar.errors import Code, ForwardError, StageError
+from sidecar.errors import Code, ForwardError
 
 CALL_ID = "x-customhouse-call-id"
 _CLOCKS_DIFFER = 0.1
@@ -58,9 +58,7 @@ class EnforcementPoint:
             return Reply(message=None, headers=(), final=forward)
         call = guarded.call
         try:
-            reply = await self._parts.upstream.unary(
-                call.method, forward, guarded.forward_metadata(call.metadata), _remaining(call)
-            )
+            reply = await self._parts.upstream.unary(call.method, forward, guarded.forward_metadata(), _remaining(call))
         except ForwardError as error:
             self._parts.report(error)
             return Reply(message=None, headers=(), final=refusals.failed(error, guarded.call_id))
@@ -72,7 +70,7 @@ class EnforcementPoint:
         released = await guarded.release(reply.message)
         if not isinstance(released, bytes):
             return Reply(message=None, headers=(), final=released or guarded.exhausted)
-        guarded.messages_out, guarded.bytes_out = 1, len(released)
+        guarded.sent(released)
         return Reply(
             message=released, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final)
         )
@@ -96,14 +94,11 @@ class EnforcementPoint:
 
     async def _reflection(self, guarded: Guarded, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
         """Schemas are no personal data, but only identified callers may read them."""
-        try:
-            guarded.identify()
-        except StageError as error:
-            return await guarded.refuse(error)
+        refusal = await guarded.identified()
+        if refusal is not None:
+            return refusal
         call = guarded.call
-        return await relay(
-            self._parts.upstream, call, guarded.forward_metadata(call.metadata), requests, answer, _remaining(call)
-        )
+        return await relay(self._parts.upstream, call, guarded.forward_metadata(), requests, answer, _remaining(call))
 
     def _begin(self, call: Call) -> Guarded:
         traceparent = next((str(value) for key, value in call.metadata if key == "traceparent"), None)

@@ -5,30 +5,42 @@ answer, after it otherwise. A refusal on either side, or a lapsed permit, cancel
 """
 
 import asyncio
+import contextlib
 from collections.abc import AsyncIterator, Callable
 from time import monotonic
 
 from sidecar.enforcement import refusals
 from sidecar.enforcement.call import AnswerSink, Call, Exchange, Final, Metadata, Upstream
 from sidecar.enforcement.guarded import Guarded
-from sidecar.errors import Code, ForwardError, IdentifyError
+from sidecar.errors import Code, DecideError, ForwardError
 
 TICK_SECONDS = 0.25
 CALL_ID = "x-customhouse-call-id"
 
 
 class _Open:
-    """An open stream and the way to end it."""
+    """An open stream, when it is due, and the way to end it.
 
-    __slots__ = ("due", "ended", "guarded")
+    `wanted` grows with every change that asks for a recheck, so that one which comes during a recheck is not lost.
+    """
 
-    def __init__(self, guarded: Guarded, due: float | None) -> None:
-        self.guarded, self.due = guarded, due
+    __slots__ = ("due", "ended", "guarded", "task", "wanted")
+
+    def __init__(self, guarded: Guarded) -> None:
+        self.guarded = guarded
+        self.due: float | None = None
+        self.wanted = 0
+        self.task: asyncio.Task[None] | None = None
         self.ended: asyncio.Future[Final] = asyncio.get_running_loop().create_future()
+
+    def end(self, final: Final) -> None:
+        """End the stream, unless it is being ended already."""
+        if not self.ended.done():
+            self.ended.set_result(final)
 
 
 class OpenStreams:
-    """The streams that are open now. One watcher looks after all of them."""
+    """The streams that are open now. One watcher looks after all of them, and none waits for another."""
 
     def __init__(self, clock: Callable[[], float]) -> None:
         self._clock = clock
@@ -36,52 +48,66 @@ class OpenStreams:
         self._changed = asyncio.Event()
 
     def add(self, guarded: Guarded) -> _Open:
-        """A stream begins to be watched."""
-        one = _Open(guarded, _due(guarded))
+        """A stream begins to be watched, before anything is decided about it."""
+        one = _Open(guarded)
         self._open.add(one)
         return one
 
-    def remove(self, one: _Open) -> None:
-        """A stream has ended."""
+    async def remove(self, one: _Open) -> None:
+        """A stream has ended; nothing about it goes on after this."""
         self._open.discard(one)
+        if one.task is not None:
+            one.task.cancel()
+            await asyncio.gather(one.task, return_exceptions=True)
+
+    def decided(self, one: _Open) -> None:
+        """Something was decided about the stream: when it is due may have changed."""
+        after = one.guarded.recheck_after
+        soonest = None if after is None else monotonic() + after
+        if one.due is None or (soonest is not None and soonest < one.due):
+            one.due = soonest
 
     def reconsider(self) -> None:
         """Something that decisions rest on has changed: all streams are due now."""
         for one in self._open:
+            one.wanted += 1
             one.due = 0.0
         self._changed.set()
 
     async def watch(self) -> None:
         """Recheck what is due, every quarter of a second and at every change."""
-        while True:
-            self._changed.clear()
-            now, clock = monotonic(), self._clock()
-            for one in tuple(self._open):
-                if one.ended.done():
-                    continue
-                if one.guarded.expires_at <= clock or (one.due is not None and one.due <= now):
-                    await self._recheck(one)
-            try:
-                await asyncio.wait_for(self._changed.wait(), TICK_SECONDS)
-            except TimeoutError:
-                continue
+        try:
+            while True:
+                self._changed.clear()
+                self._look()
+                with contextlib.suppress(TimeoutError):
+                    await asyncio.wait_for(self._changed.wait(), TICK_SECONDS)
+        finally:
+            for one in self._open:
+                if one.task is not None:
+                    one.task.cancel()
+
+    def _look(self) -> None:
+        now, clock = monotonic(), self._clock()
+        for one in self._open:
+            busy = one.ended.done() or (one.task is not None and not one.task.done())
+            if not busy and (one.guarded.expires_at <= clock or (one.due is not None and one.due <= now)):
+                one.task = asyncio.create_task(self._recheck(one))
 
     async def _recheck(self, one: _Open) -> None:
-        refusal = await one.guarded.recheck()
-        if refusal is None and one.guarded.expires_at <= self._clock():
-            refusal = await one.guarded.refuse(
-                IdentifyError("the caller's identity has lapsed", code=Code.PERMISSION_DENIED)
-            )
+        asked = one.wanted
+        try:
+            refusal = await one.guarded.recheck()
+        except Exception as error:  # noqa: BLE001 - a fault in one recheck ends that stream and no other
+            fault = DecideError("the call could not be decided again", operator=f"recheck: {type(error).__name__}")
+            refusal = await one.guarded.refuse(fault)
         if refusal is not None:
-            if not one.ended.done():
-                one.ended.set_result(_lapsed(refusal))
+            one.end(_lapsed(refusal))
             return
-        one.due = _due(one.guarded)
-
-
-def _due(guarded: Guarded) -> float | None:
-    after = guarded.recheck_after
-    return None if after is None else monotonic() + after
+        after = one.guarded.recheck_after
+        one.due = 0.0 if one.wanted != asked else None if after is None else monotonic() + after
+        if one.wanted != asked:
+            self._changed.set()
 
 
 def _lapsed(refusal: Final) -> Final:
@@ -99,24 +125,22 @@ async def run_stream(
     timeout: float | None,
 ) -> Final:
     """The whole stream, after the caller is known. Returns how it ended; nothing is left running."""
-    mover = _Mover(guarded, upstream, requests, answer, timeout)
-    one: _Open | None = None
+    one = streams.add(guarded)
+    mover = _Mover(guarded, upstream, requests, answer, timeout, lambda: streams.decided(one))
+    moving = asyncio.create_task(mover.run())
     try:
-        refusal = await mover.start()
-        if refusal is not None:
-            return refusal
-        one = streams.add(guarded)
-        return await mover.run(one.ended)
+        await asyncio.wait({moving, one.ended}, return_when=asyncio.FIRST_COMPLETED)
+        return one.ended.result() if one.ended.done() else moving.result()
     except ForwardError as error:
         return refusals.failed(error, guarded.call_id)
     finally:
-        mover.stop()
-        if one is not None:
-            streams.remove(one)
+        moving.cancel()
+        await asyncio.gather(moving, return_exceptions=True)
+        await streams.remove(one)
 
 
 class _Mover:
-    """Both directions of one stream."""
+    """Both directions of one stream. `decided` is told after each decision."""
 
     def __init__(
         self,
@@ -125,67 +149,69 @@ class _Mover:
         requests: AsyncIterator[bytes],
         answer: AnswerSink,
         timeout: float | None,
+        decided: Callable[[], None],
     ) -> None:
         self._guarded, self._upstream = guarded, upstream
-        self._requests, self._answer, self._timeout = requests, answer, timeout
+        self._requests, self._answer = requests, answer
+        self._timeout, self._decided = timeout, decided
         self._exchange: Exchange | None = None
-        self._tasks: list[asyncio.Task[Final | None]] = []
 
-    async def start(self) -> Final | None:
+    async def run(self) -> Final:
+        """Decide, open, and move messages until the upstream has ended or something was refused."""
+        tasks: list[asyncio.Task[Final | None]] = []
+        try:
+            exchange = await self._start()
+            if isinstance(exchange, Final):
+                return exchange
+            up, down = asyncio.create_task(self._up(exchange)), asyncio.create_task(self._down(exchange))
+            tasks = [up, down]
+            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            if up.done() and not down.done():
+                refusal = up.result()
+                if refusal is not None:
+                    return refusal
+                await asyncio.wait([down])
+            return down.result() or Final(code=Code.UNKNOWN)
+        finally:
+            for task in tasks:
+                task.cancel()
+            await asyncio.gather(*tasks, return_exceptions=True)
+            if self._exchange is not None:
+                self._exchange.cancel()
+
+    async def _start(self) -> Exchange | Final:
         """Decide what has to be decided before the upstream hears of the call, and open it."""
-        guarded = self._guarded
-        description = guarded.description
+        guarded, description = self._guarded, self._guarded.description
         if description.client_streaming and description.action.name in ("read", "list", "search"):
             refusal = await guarded.admit_nothing()
-            if refusal is None:
-                self._open()
-            return refusal
+            self._decided()
+            return self._open() if refusal is None else refusal
         first = await anext(self._requests, None)
+        if first is None and not description.client_streaming:
+            return Final(code=Code.INVALID_ARGUMENT, message="the call ended before its request message")
         if first is None:
-            if not description.client_streaming:
-                return Final(code=Code.INVALID_ARGUMENT, message="the call ended before its request message")
             refusal = await guarded.admit_nothing()
-            if refusal is None:
-                self._open()
-            return refusal
+            return self._open() if refusal is None else refusal
         forward = await guarded.admit(first)
         if isinstance(forward, Final):
             return forward
-        await self._open().write(forward)
-        return None
+        self._decided()
+        exchange = self._open()
+        await exchange.write(forward)
+        return exchange
 
     def _open(self) -> Exchange:
         guarded = self._guarded
-        self._exchange = self._upstream.open(
-            guarded.call.method, guarded.forward_metadata(guarded.call.metadata), self._timeout
-        )
+        self._exchange = self._upstream.open(guarded.call.method, guarded.forward_metadata(), self._timeout)
         guarded.span.stage("forward")
         return self._exchange
-
-    async def run(self, lapsed: asyncio.Future[Final]) -> Final:
-        """Move messages until the upstream has ended, something was refused, or the permit has lapsed."""
-        if self._exchange is None:
-            raise ForwardError("the stream was not opened")
-        up = asyncio.create_task(self._up(self._exchange))
-        down = asyncio.create_task(self._down(self._exchange))
-        self._tasks = [up, down]
-        waiting: set[asyncio.Future[Final] | asyncio.Task[Final | None]] = {up, down, lapsed}
-        while True:
-            done, _ = await asyncio.wait(waiting, return_when=asyncio.FIRST_COMPLETED)
-            if lapsed in done:
-                return lapsed.result()
-            if down in done:
-                return down.result() or Final(code=Code.UNKNOWN)
-            refusal = up.result()
-            if refusal is not None:
-                return refusal
-            waiting.discard(up)
 
     async def _up(self, exchange: Exchange) -> Final | None:
         async for message in self._requests:
             forward = await self._guarded.admit(message)
             if isinstance(forward, Final):
                 return forward
+            self._decided()
             await exchange.write(forward)
         await exchange.close_send()
         return None
@@ -199,19 +225,14 @@ class _Mover:
             if isinstance(released, Final):
                 return released
             if released is None:
+                if not guarded.description.server_streaming:
+                    return guarded.exhausted
                 continue
+            self._decided()
+            guarded.sent(released)  # counted when handed over: what is on its way may have been read
             await self._answer.message(released)
-            guarded.messages_out += 1
-            guarded.bytes_out += len(released)
         final = await exchange.final()
         return final if guarded.free else self._upstream.reduced(final)
-
-    def stop(self) -> None:
-        """Nothing goes on after the call: both directions and the upstream call are given up."""
-        for task in self._tasks:
-            task.cancel()
-        if self._exchange is not None:
-            self._exchange.cancel()
 
 
 async def relay(

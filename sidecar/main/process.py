@@ -118,7 +118,12 @@ async def _running(settings: SidecarSettings, log: OperatorLog) -> AsyncIterator
                 circumstances=_circumstances(settings, grants),
                 standing=standing,
                 preparations=Preparations(),
-                observer=CallObserver(stats, telemetry.tracer, random.SystemRandom().getrandbits),
+                observer=CallObserver(
+                    stats,
+                    telemetry.tracer,
+                    random.SystemRandom().getrandbits,
+                    known=lambda method: described.kind(f"/{method}") is not None,
+                ),
                 levels=settings.record.levels.model_dump(),
                 reflection=settings.describe.reflection == "identified",
                 report=lambda error: _report(log, error),

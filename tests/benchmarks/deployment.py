@@ -12,6 +12,7 @@ import urllib.request
 from collections.abc import Iterator
 from dataclasses import dataclass
 from pathlib import Path
+from typing import Self
 
 import yaml
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -101,7 +102,7 @@ class Deployment:
         self._reply.write_bytes(profile(self.user))
         self._upstream = folder / "up" / "0.sock"
 
-    def __enter__(self) -> "Deployment":
+    def __enter__(self) -> Self:
         try:
             with on_core(LOAD):
                 command = sidecar_command("oversight", "run", "--config", self.folder / "oversight.yaml")
@@ -131,6 +132,8 @@ class Deployment:
             "record": {"spool": f"spool-{name}"},
             "admin": {"socket": f"run/{name}"},
             "metrics": {"listen": f"127.0.0.1:{free_port()}"},
+            # A busy machine is measured as slow, not as a policy that did not answer.
+            "decision": {"deadline": "5s"},
         }
         for dotted, value in changes.items():
             *parents, last = dotted.split("__")
@@ -169,7 +172,9 @@ class Deployment:
             out.writelines(json.dumps(amy | {"id": person}) + "\n" for person in _names(people))
         with (folder / "users.csv").open("w", encoding="utf-8") as out:
             out.write("id,country,as_of\n")
-            out.writelines(f"{number},{'US' if number % 2 == self.user % 2 else 'DE'},{_SINCE}\n" for number in range(1, ids + 1))
+            out.writelines(
+                f"{number},{'US' if number % 2 == self.user % 2 else 'DE'},{_SINCE}\n" for number in range(1, ids + 1)
+            )
         snapshot, index = folder / "people.snapshot", folder / "subjects.idx"
         with on_core(LOAD):
             world.run("directory", "build", folder / "people.jsonl", entities, snapshot)

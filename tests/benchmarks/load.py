@@ -42,7 +42,9 @@ class Seen:
 def describe() -> str:
     """Which generator this run has."""
     if H2LOAD is None:
-        return "grpc.aio generator: h2load is missing (apt-get install nghttp2-client), so fast peers are held back by it"
+        return (
+            "grpc.aio generator: h2load is missing (apt-get install nghttp2-client), so fast peers are held back by it"
+        )
     said = subprocess.run((H2LOAD, "--version"), capture_output=True, text=True, check=False)
     return said.stdout.strip()
 

@@ -1,6 +1,6 @@
 """The machine: which core serves and which loads, memory of a process, and what to say about it beside the figures."""
 
-import datetime
+import datetime as dt
 import importlib.metadata
 import os
 import platform
@@ -36,13 +36,15 @@ def facts() -> dict[str, str]:
     cpu = Path("/proc/cpuinfo").read_text()
     model = next((line.split(":", 1)[1].strip() for line in cpu.splitlines() if line.startswith("model name")), "?")
     return {
-        "date": datetime.datetime.now(datetime.UTC).strftime("%Y-%m-%d %H:%M UTC"),
+        "date": dt.datetime.now(dt.UTC).strftime("%Y-%m-%d %H:%M UTC"),
         "revision": _revision(),
         "processor": model,
         "cores": f"{len(_CORES)}; server on {SERVER}, load, upstream and store on {LOAD}",
         "load average": " ".join(f"{one:.1f}" for one in os.getloadavg()),
         "system": f"Linux {platform.release()}, Python {platform.python_version()}",
-        "libraries": ", ".join(f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "uvloop", "protobuf")),
+        "libraries": ", ".join(
+            f"{name} {importlib.metadata.version(name)}" for name in ("grpcio", "uvloop", "protobuf")
+        ),
     }
 
 

@@ -2,7 +2,8 @@
 
 import random
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from dataclasses import replace
 
 from sidecar.demo.world import CONSOLE
 from tests.benchmarks.calls import levels, rounds
@@ -15,22 +16,22 @@ MOST = 1.1
 _SPREAD = 4000
 
 
-def measure(deployment: Deployment, scale: Scale, say: Callable[[str], None]) -> list[Row]:
+def measure(deployment: Deployment, scale: Scale, say: Callable[[str], None]) -> Iterator[Row]:
     """Over the wire with one caller, as everywhere else; and without transport, with callers and ids that vary."""
     group = f"{scale.people:,} people and {scale.ids:,} ids against {FEW:,} of each"
     say(f"building a directory of {scale.people:,} and an index of {scale.ids:,}")
     changes = {name: deployment.build(name, people, ids)
                for name, people, ids in (("few", FEW, FEW), ("many", scale.people, scale.ids))}  # fmt: skip
-    return [*_wire(deployment, scale, changes, group, say), *_alone(deployment, scale, changes, group, say)]
+    yield from _wire(deployment, scale, changes, group, say)
+    yield from _alone(deployment, scale, changes, group, say)
 
 
 def _wire(
     deployment: Deployment, scale: Scale, changes: dict[str, dict[str, str]], group: str, say: Callable[[str], None]
 ) -> list[Row]:
-    servers = {
-        name: deployment.sidecar(f"{name}-wire", **levels("written"), **one) for name, one in changes.items()
-    }
-    seen = rounds(deployment.request, servers, (1, 32), scale, say)
+    servers = {name: deployment.sidecar(f"{name}-wire", **levels("written"), **one) for name, one in changes.items()}
+    finer = replace(scale, seconds=scale.seconds / 2, rounds=scale.rounds * 2)
+    seen = rounds(deployment.request, servers, (1, 32), finer, say)
     for server in servers.values():
         deployment.stop(server.name)
     rows = []

@@ -35,7 +35,9 @@ def child(module: str, task: dict[str, object]) -> Any:
     return json.loads(done.stdout)
 
 
-def point(kind: str, settings: Sequence[Path], tokens: Sequence[str], ids: Sequence[Sequence[int]], calls: int, rounds: int) -> Any:
+def point(
+    kind: str, settings: Sequence[Path], tokens: Sequence[str], ids: Sequence[Sequence[int]], calls: int, rounds: int
+) -> Any:
     """What the enforcement point of `point` answered."""
     files = [str(one) for one in settings]
     task = {"kind": kind, "settings": files, "tokens": list(tokens), "ids": [list(one) for one in ids],

@@ -23,8 +23,8 @@ from sidecar.attributes.resource import Classifier
 from sidecar.attributes.subject import Identifier
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.demo.world import CONSOLE
-from sidecar.enforcement.circumstances import TICKET
 from sidecar.enforcement.call import Call, Final, Peer, Reply
+from sidecar.enforcement.circumstances import TICKET
 from sidecar.enforcement.intercept import PROXY
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
@@ -166,15 +166,18 @@ async def stages(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[st
 
 
 async def people(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[str, object]:
-    """Few and many in turns."""
+    """Few and many in turns, slice by slice."""
     benches = [await compose(Path(one), ids, stack, log) for one, ids in zip(task.settings, task.ids, strict=True)]
     found: dict[str, list[float]] = {"few hit": [], "many hit": [], "few miss": [], "many miss": []}
     for number in range(task.rounds):
-        for name, which in (("few", 0), ("many", 1)):
-            made = calls(task, which, task.calls, number)
-            await timed(benches[which], made, miss=False)  # tokens verified, decisions cached
-            for kind in ("hit", "miss"):
-                found[f"{name} {kind}"].append(await timed(benches[which], made, miss=kind == "miss"))
+        made = [calls(task, which, task.calls, number) for which in range(2)]
+        for which in range(2):
+            await timed(benches[which], made[which], miss=False)  # tokens verified, decisions cached
+        for kind in ("hit", "miss"):
+            for at in range(0, task.calls, _SLICE):
+                for name, which in (("few", 0), ("many", 1)):
+                    part = made[which][at : at + _SLICE]
+                    found[f"{name} {kind}"].append(await timed(benches[which], part, miss=kind == "miss"))
     return found
 
 

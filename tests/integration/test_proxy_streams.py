@@ -141,8 +141,10 @@ async def test_a_cancelled_upload_never_looks_complete_to_the_service():
             await asyncio.gather(*[one(0.001 * (n % 5)) for n in range(20)])
         await until(lambda: len(it.point.ended) == len(it.point.calls))
         await asyncio.sleep(0.5)
-        assert it.service.seen
-        assert not [one for one in it.service.seen if one[0] == "upload complete"]
+        assert len(it.point.ended) > 50
+        assert it.point.closed == 0, "the door called a cancelled stream complete"
+        assert {one[0] for one in it.service.seen} == {"upload cancelled"}
+        assert await it.unary("Echo", b"x", timeout=5) == b"x"
 
 
 async def test_a_lost_connection_cancels_the_upload():

@@ -125,7 +125,9 @@ async def test_a_path_that_cannot_be_used_is_named(tmp_path: Path, kind: str) ->
     else:
         path.write_text("mine")
         path /= "admin"
-    with pytest.raises(ConfigurationError, match=r"the admin socket cannot be opened: (?!None).*admin\.socket") as caught:
+    with pytest.raises(
+        ConfigurationError, match=r"the admin socket cannot be opened: (?!None).*admin\.socket"
+    ) as caught:
         await made(path).start()
     assert str(path) in str(caught.value)
     if kind == "file":

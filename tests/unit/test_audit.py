@@ -109,7 +109,11 @@ class TestMutations:
         trials = 10_000 if long_campaign else 600
         counts = {"found": 0, "located": 0}
         for trial in range(trials):
-            path = tree[trial % len(tree)] if trial % 2 else chance.choices(tree, [len(stored.files[one]) for one in tree])[0]
+            path = (
+                tree[trial % len(tree)]
+                if trial % 2
+                else chance.choices(tree, [len(stored.files[one]) for one in tree])[0]
+            )
             data = stored.files[path]
             at, with_ = chance.randrange(len(data)), chance.randrange(1, 256)
             found = judged(changed(stored, {path: flipped(data, at, with_)}))
@@ -135,7 +139,9 @@ class TestMutations:
                 return
             start += 2 + len(leaf)
 
-    @pytest.mark.parametrize("path", ["tile/1/000", "tile/1/001.p/1", "tile/2/000.p/1", "tile/0/128", "tile/entries/257.p/208"])
+    @pytest.mark.parametrize(
+        "path", ["tile/1/000", "tile/1/001.p/1", "tile/2/000.p/1", "tile/0/128", "tile/entries/257.p/208"]
+    )
     def test_in_a_log_with_three_levels(self, path: str) -> None:
         log = PublishedLog().grow(mixed(66_000))
         found = judged(changed(log, {path: flipped(log.files[path], 5)}))
@@ -177,7 +183,9 @@ class TestFiles:
         found = judged(changed(stored, {"checkpoint": None}))
         assert (kinds(found), found.checkpoint, found.sound) == (["checkpoint"], None, False)
 
-    @pytest.mark.parametrize("path", ["tile/entries/000", "tile/entries/002.p/88", "tile/0/000", "tile/0/002.p/88", "tile/1/000.p/2"])
+    @pytest.mark.parametrize(
+        "path", ["tile/entries/000", "tile/entries/002.p/88", "tile/0/000", "tile/0/002.p/88", "tile/1/000.p/2"]
+    )
     @pytest.mark.parametrize("by", [1, 32, 300])
     def test_one_cut_short_or_extended(self, stored: PublishedLog, path: str, by: int) -> None:
         data = stored.files[path]
@@ -202,7 +210,10 @@ class TestFiles:
         assert any(other in finding.where for finding in found.findings)
 
     def test_an_unreadable_bundle_does_not_hide_another(self, stored: PublishedLog) -> None:
-        broken = {"tile/entries/000": b"\xff", "tile/entries/002.p/88": flipped(stored.files["tile/entries/002.p/88"], 9)}
+        broken = {
+            "tile/entries/000": b"\xff",
+            "tile/entries/002.p/88": flipped(stored.files["tile/entries/002.p/88"], 9),
+        }
         wheres = [one.where for one in judged(changed(stored, broken)).findings]
         assert wheres[0] == "tile/entries/000"
         assert wheres[1].startswith("tile/entries/002.p/88, leaf 512")
@@ -306,13 +317,25 @@ class TestBodies:
     @pytest.mark.parametrize(
         ("change", "said"),
         [
-            ("UPDATE body SET body = CAST(body || ' ' AS BLOB) WHERE idx = 270", "the body is not what its leaf commits to"),
+            (
+                "UPDATE body SET body = CAST(body || ' ' AS BLOB) WHERE idx = 270",
+                "the body is not what its leaf commits to",
+            ),
             ("UPDATE body SET salt = zeroblob(32) WHERE idx = 270", "the body is not what its leaf commits to"),
-            ("UPDATE body SET body = (SELECT body FROM body WHERE idx = 3) WHERE idx = 270", "not what its leaf commits to"),
-            ("UPDATE body SET salt = CAST(salt || substr(body, 1, 8) AS BLOB), body = substr(body, 9) WHERE idx = 270", "salt of 40 bytes"),
+            (
+                "UPDATE body SET body = (SELECT body FROM body WHERE idx = 3) WHERE idx = 270",
+                "not what its leaf commits to",
+            ),
+            (
+                "UPDATE body SET salt = CAST(salt || substr(body, 1, 8) AS BLOB), body = substr(body, 9) WHERE idx = 270",
+                "salt of 40 bytes",
+            ),
             ("DELETE FROM body WHERE idx = 270", "has no body"),
             ("DELETE FROM leaf WHERE idx = 270", "is published and not in the database"),
-            ("UPDATE leaf SET leaf = (SELECT leaf FROM leaf WHERE idx = 3) WHERE idx = 270", "not the one that was published"),
+            (
+                "UPDATE leaf SET leaf = (SELECT leaf FROM leaf WHERE idx = 3) WHERE idx = 270",
+                "not the one that was published",
+            ),
         ],
     )
     def test_an_altered_row_is_named(self, tmp_path: Path, change: str, said: str) -> None:
@@ -330,7 +353,9 @@ class TestBodies:
     def test_a_table_that_was_replaced_by_one_of_text(self, tmp_path: Path) -> None:
         log = PublishedLog().grow(mixed(3))
         connection = self.database(log, tmp_path)
-        connection.executescript("DROP TABLE body; CREATE TABLE body (idx, salt, body); INSERT INTO body VALUES (1, 'a', 'b')")
+        connection.executescript(
+            "DROP TABLE body; CREATE TABLE body (idx, salt, body); INSERT INTO body VALUES (1, 'a', 'b')"
+        )
         found, _ = check_bodies(connection, log.read, 3)
         assert [one.detail for one in found] == [
             "has no body in the database", "has a body in the database that is no bytes", "has no body in the database",

@@ -132,7 +132,9 @@ def test_a_proof_of_another_size(log: PublishedLog) -> None:
         verify(mixed_up.encode(), log.trust)
 
 
-@pytest.mark.parametrize("extra", [None, b"", b"{}", b"[]", b"null", b"\xff", b'{"leaf":7}', b'{"leaf":"!"}', b"[" * 5000])
+@pytest.mark.parametrize(
+    "extra", [None, b"", b"{}", b"[]", b"null", b"\xff", b'{"leaf":7}', b'{"leaf":"!"}', b"[" * 5000]
+)
 def test_a_proof_without_a_record(log: PublishedLog, extra: bytes | None) -> None:
     with pytest.raises(EvidenceError, match="holds no record|not a proof file"):
         verify(with_extra(log.proof(9), extra), log.trust)

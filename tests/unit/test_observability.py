@@ -44,7 +44,9 @@ def exported() -> Iterator[Exported]:
     made.provider.shutdown()
 
 
-def play(observer: CallObserver, traceparent: str | None = None, *, effect: str = "permit", status: str = "OK") -> CallSpan:
+def play(
+    observer: CallObserver, traceparent: str | None = None, *, effect: str = "permit", status: str = "OK"
+) -> CallSpan:
     span = observer.begin(METHOD, traceparent)
     for stage in ("intercept", "identify", "describe", "decide", "record"):
         span.stage(stage)
@@ -161,14 +163,18 @@ class TestSpans:
         ]
         assert root.status.status_code is StatusCode.UNSET
 
-    @pytest.mark.parametrize("status", ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"])
+    @pytest.mark.parametrize(
+        "status", ["UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"]
+    )
     def test_a_fault_of_the_server_s_is_an_error(self, exported: Exported, status: str) -> None:
         play(exported.observer, status=status)
         (root,) = [one for one in exported.spans() if one.kind is SpanKind.SERVER]
         assert root.status.status_code is StatusCode.ERROR
         assert (root.attributes or {})["error.type"] == status
 
-    @pytest.mark.parametrize("status", ["CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"])
+    @pytest.mark.parametrize(
+        "status", ["CANCELLED", "INVALID_ARGUMENT", "NOT_FOUND", "UNAUTHENTICATED", "RESOURCE_EXHAUSTED"]
+    )
     def test_a_fault_of_the_caller_s_is_none(self, exported: Exported, status: str) -> None:
         play(exported.observer, status=status)
         (root,) = [one for one in exported.spans() if one.kind is SpanKind.SERVER]

@@ -183,11 +183,15 @@ class TestValues:
     def test_a_duration_without_a_unit_says_so(self, tmp_path: Path) -> None:
         assert "such as 50ms or 24h (found 10)" in refused(tmp_path, "policy.max_age", 10)
 
-    @pytest.mark.parametrize(("text", "size"), [("512B", 512), ("16KiB", 16 << 10), ("4MiB", 4 << 20), ("1GiB", 1 << 30)])
+    @pytest.mark.parametrize(
+        ("text", "size"), [("512B", 512), ("16KiB", 16 << 10), ("4MiB", 4 << 20), ("1GiB", 1 << 30)]
+    )
     def test_sizes(self, tmp_path: Path, text: str, size: int) -> None:
         assert load(written(tmp_path, changed("limits.message", text)), SidecarSettings, {}).limits.message == size
 
-    @pytest.mark.parametrize("value", ["4MB", "4", 4, "1.5MiB", "-1B", "0B", "", None, "٤MiB", "9" * 5000 + "B", "2GiB"])
+    @pytest.mark.parametrize(
+        "value", ["4MB", "4", 4, "1.5MiB", "-1B", "0B", "", None, "٤MiB", "9" * 5000 + "B", "2GiB"]
+    )
     def test_what_is_no_size_or_too_much(self, tmp_path: Path, value: object) -> None:
         assert "limits.message: " in refused(tmp_path, "limits.message", value)
 
@@ -258,7 +262,9 @@ class TestYaml:
         assert found.upstream.location.country == "NO"
         assert found.identity.workloads[0].operated_from == "NO"
 
-    @pytest.mark.parametrize("word", ["yes", "on", "y", "True1", "1:30", "0x10", "010", "2026-01-01", "1_000", "=", "~x"])
+    @pytest.mark.parametrize(
+        "word", ["yes", "on", "y", "True1", "1:30", "0x10", "010", "2026-01-01", "1_000", "=", "~x"]
+    )
     def test_words_stay_words(self, tmp_path: Path, word: str) -> None:
         text = SIDECAR.replace("name: Platform Inc.", f"name: {word}")
         found = load(written(tmp_path, text), SidecarSettings, {})
@@ -320,7 +326,9 @@ class TestYaml:
         assert "--config" in text
 
     @settings(max_examples=100, deadline=None, suppress_health_check=[HealthCheck.function_scoped_fixture])
-    @given(data=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace"))))
+    @given(
+        data=st.one_of(st.binary(max_size=200), st.text(max_size=200).map(lambda text: text.encode("utf-8", "replace")))
+    )
     def test_no_bytes_make_a_traceback(self, tmp_path: Path, data: bytes) -> None:
         refusal(written(tmp_path, data))
 
