@@ -91,6 +91,10 @@ def _keep(console: Console, stage: Stage) -> None:
         f'    -H "authorization: Bearer $(cat {folder}/tokens/amy.jwt)" \\\n'
         f"    -H 'x-customhouse-purpose: user_support' -H 'x-customhouse-ticket: SUP-1204' \\\n"
         f"    -d '{{\"user_id\": {stage.world.cast.us}}}' localhost:{port} sidecar.demo.profiles.v1.Profiles/GetProfile\n\n"
+        f"Ask the store as a reviewer would:\n\n  . {folder}/reviewer.env\n"
+        f"  sidecar oversight search --effect deny\n"
+        f"  sidecar oversight prove 12 -o 12.tlog-proof\n"
+        f"  sidecar oversight verify 12.tlog-proof --trust {folder}/trust.txt\n\n"
         "Ctrl-C stops it.",
         markup=False,
     )

@@ -32,14 +32,25 @@ class Processes:
         logs.mkdir(parents=True, exist_ok=True)
         self._logs = logs
         self._running: dict[str, subprocess.Popen[bytes]] = {}
+        self._order: list[str] = []
 
     def start(self, name: str, command: Sequence[str], ready: Callable[[], bool]) -> None:
         """Start a process and wait until `ready` says so. StartError when it ends or takes too long."""
+        self.launch(name, command)
+        self.await_ready(name, ready)
+
+    def launch(self, name: str, command: Sequence[str]) -> None:
+        """Start a process, without waiting for it."""
         with (self._logs / f"{name}.log").open("ab") as log:
-            process = subprocess.Popen(
+            self._running[name] = subprocess.Popen(
                 command, stdout=log, stderr=log, stdin=subprocess.DEVNULL, start_new_session=True
             )
-        self._running[name] = process
+        if name not in self._order:
+            self._order.append(name)
+
+    def await_ready(self, name: str, ready: Callable[[], bool]) -> None:
+        """Wait until `ready` says so. StartError when the process ends or takes too long."""
+        process = self._running[name]
         until = time.monotonic() + READY_SECONDS
         while not ready():
             if process.poll() is not None:
@@ -57,9 +68,10 @@ class Processes:
         self._end(name, signal.SIGTERM)
 
     def stop_all(self) -> None:
-        """Stop what was started, the last one first."""
-        for name in reversed(tuple(self._running)):
-            self.stop(name)
+        """Stop what was started; the last that was started for the first time goes first."""
+        for name in reversed(self._order):
+            if name in self._running:
+                self.stop(name)
 
     def pid(self, name: str) -> int:
         """The process id of a running part."""

@@ -35,7 +35,7 @@ def sidecar_yaml(
                 _issuer("data_subject", USERS, "users-jwks.json"),
             ],
             "bind_to_workload": "azp",
-            "directory": {"file": "people.snapshot", "max_age": "1h"},
+            "directory": {"file": "people.snapshot", "max_age": "24h"},
             "workloads": workloads,
             "revoked": {"file": "revoked.jsonl"},
         },

@@ -24,20 +24,20 @@ class Stage:
     clients: dict[tuple[str, str], Client] = field(default_factory=dict)
 
     def raise_curtain(self) -> None:
-        """Start the service, the store and both sidecars."""
+        """Start the service, the store and both sidecars, all at once: whoever is early waits for the others."""
         folder, ports, tls = self.world.folder, self.world.ports, self.world.folder / "tls"
-        self.processes.start(
-            "service",
-            [
-                sys.executable, "-m", "sidecar.demo.service", str(folder / "users.sqlite"),
-                f"127.0.0.1:{ports['upstream']}", str(tls / "upstream.pem"), str(tls / "upstream.key"),
-                str(tls / "upstream-clients-ca.pem"),
-            ],
-            listening(ports["upstream"]),
-        )  # fmt: skip
-        self.start_store()
-        self.start_sidecar("sidecar", "sidecar.yaml", "proxy")
-        self.start_sidecar("sidecar-abroad", "sidecar-abroad.yaml", "abroad")
+        service = [
+            sys.executable, "-m", "sidecar.demo.service", str(folder / "users.sqlite"),
+            f"127.0.0.1:{ports['upstream']}", str(tls / "upstream.pem"), str(tls / "upstream.key"),
+            str(tls / "upstream-clients-ca.pem"),
+        ]  # fmt: skip
+        self.processes.launch("store", sidecar_command("oversight", "run", "--config", folder / "oversight.yaml"))
+        self.processes.launch("service", service)
+        self.processes.await_ready("store", listening(ports["append"]))
+        for name, settings in (("sidecar", "sidecar.yaml"), ("sidecar-abroad", "sidecar-abroad.yaml")):
+            self.processes.launch(name, sidecar_command("run", "--config", folder / settings))
+        for name, port in (("service", "upstream"), ("sidecar", "proxy"), ("sidecar-abroad", "abroad")):
+            self.processes.await_ready(name, listening(ports[port]))
 
     def start_store(self) -> None:
         """Start the oversight store."""

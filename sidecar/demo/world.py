@@ -4,8 +4,8 @@ The folder's `sidecar.yaml` and `oversight.yaml` run again as they are; a privat
 """
 
 import datetime as dt
-import json
 import os
+import shlex
 import subprocess
 import sys
 from base64 import b64encode
@@ -123,6 +123,7 @@ def make(folder: Path, clock: Callable[[], float], policies: Path) -> World:
     _descriptors(folder / "profiles.binpb")
     _settings(world, policies)
     _register(folder)
+    _reviewer(world)
     return world
 
 
@@ -237,6 +238,11 @@ def _register(folder: Path) -> None:
         )  # fmt: skip
 
 
-def manifest(world: World) -> str:
-    """What was made, as JSON, for whoever calls the kept demo by other means."""
-    return json.dumps({"ports": world.ports, "ca": str(world.ca), "tokens": sorted(world.tokens)}, indent=2)
+def _reviewer(world: World) -> None:
+    """What a reviewer's commands read from the environment: `. DIR/reviewer.env`, then `sidecar oversight search`."""
+    pair = world.certificates["reviewer"]
+    values = {
+        "STORE": f"localhost:{world.ports['query']}", "CA": world.ca, "CERT": pair.cert, "KEY": pair.key,
+    }  # fmt: skip
+    lines = (f"export CUSTOMHOUSE_REVIEW_{name}={shlex.quote(str(value))}\n" for name, value in values.items())
+    (world.folder / "reviewer.env").write_text("".join(lines), encoding="utf-8")
