@@ -10,7 +10,7 @@ from typing import Literal
 
 import msgspec
 
-from sidecar.errors import Code, DecideError
+from sidecar.errors import Code
 
 SubjectKind = Literal["personnel", "workload", "data_subject"]
 SubjectClass = Literal["us", "non_us", "unknown"]
@@ -383,56 +383,3 @@ class Decision(Document, frozen=True, kw_only=True):
     def permits(self) -> bool:
         """Whether the effect is permit."""
         return self.effect is Effect.PERMIT
-
-
-class _RawDecision(Document, frozen=True, kw_only=True):
-    effect: Effect
-    reasons: list[Reason]
-    obligations: list[dict[str, object]]
-    advice: list[str]
-    ttl_seconds: int
-
-
-_REASON_CODES = frozenset(ReasonCode)
-
-
-def parse_decision(document: object) -> Decision:
-    """Check what an engine returned and type it.
-
-    A deny has at least one code of the closed list and only such; a permit names the rule that permitted. Unknown
-    keys, missing keys and wrong types are DecideError(policy_error); an unknown obligation is kept by name.
-    """
-    try:
-        raw = msgspec.convert(document, _RawDecision, strict=True)
-        obligations = tuple(_obligation(item) for item in raw.obligations)
-    except (msgspec.ValidationError, ValueError) as error:
-        raise _ill_typed(str(error)) from None
-    if not raw.reasons:
-        raise _ill_typed("a decision needs at least one reason")
-    codes = {reason.code for reason in raw.reasons}
-    if raw.effect is Effect.DENY and not codes <= _REASON_CODES:
-        raise _ill_typed(f"unknown reason code {min(codes - _REASON_CODES)!r}")
-    if not all(reason.rule for reason in raw.reasons):
-        raise _ill_typed("every reason names its rule")
-    if raw.ttl_seconds < 0:
-        raise _ill_typed("ttl_seconds is negative")
-    return Decision(effect=raw.effect, reasons=tuple(raw.reasons), obligations=obligations,
-                    advice=tuple(raw.advice), ttl_seconds=raw.ttl_seconds)  # fmt: skip
-
-
-def _obligation(item: dict[str, object]) -> AnyObligation:
-    name = item.get("id")
-    if not isinstance(name, str):
-        raise ValueError("an obligation has no id")  # noqa: TRY004 - one kind of error for the caller
-    if name not in KNOWN_OBLIGATIONS:
-        return UnknownObligation(name=name)
-    known: KnownObligation = msgspec.convert(item, KnownObligation, strict=True)
-    return known
-
-
-def _ill_typed(detail: str) -> DecideError:
-    return DecideError(
-        "the policy gave no valid decision",
-        reason=ReasonCode.POLICY_ERROR,
-        operator=f"data.sidecar.decision is not a decision document: {detail}. See policies/schemas/decision.json.",
-    )

@@ -11,6 +11,7 @@ from sidecar.api.v1 import annotations_pb2
 from sidecar.attributes import descriptors
 from sidecar.attributes.resource import Classifier, Describer
 from sidecar.attributes.subject import Identity
+from sidecar.decision.document import parse_decision
 from sidecar.demo.profiles.v1 import profiles_pb2
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 from sidecar.enforcement.call import Call, Final, Metadata, Peer, Reply
@@ -25,7 +26,7 @@ from sidecar.exceptions.grant import GrantError
 from sidecar.observability.calls import CallObserver
 from sidecar.observability.metrics import CallStats
 from sidecar.record import OutcomeBody, PolicyRef
-from sidecar.vocabulary import AccessRequest, Decision, ExceptionGrant, Person, Place, Subject, Workload, parse_decision
+from sidecar.vocabulary import AccessRequest, Decision, ExceptionGrant, Person, Place, Subject, Workload
 
 US, GERMAN, NOBODY_KNOWS = 1, 2, 3
 NOW = 1_795_000_000.0

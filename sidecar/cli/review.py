@@ -1,112 +1,32 @@
-"""What a reviewer's commands share: the way to the store, the trust file, a log to audit, and how records look."""
+"""What a reviewer's commands share: a log to audit, and how records look."""
 
 import json
 import sqlite3
 import urllib.error
 import urllib.request
 from base64 import b64encode
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator
 from contextlib import closing
 from dataclasses import dataclass
 from http import HTTPStatus
 from http.client import HTTPException
 from pathlib import Path
-from types import TracebackType
-from typing import Self
 
-import grpc
 from rich.progress import Progress
 from rich.table import Table
 
 from sidecar.api.v1 import oversight_pb2 as pb
-from sidecar.api.v1 import oversight_pb2_grpc
 from sidecar.cli.console import plain
 from sidecar.errors import ConfigurationError
 from sidecar.oversight.audit import Audit, Finding, Read, audit, locate
 from sidecar.oversight.bodies import check_bodies
-from sidecar.tlog.errors import TlogError
+from sidecar.oversight.reviewer import Reviewer, read_trust
 from sidecar.tlog.trust import Trust
 
-_PAGE = 1000
+__all__ = ["Audited", "Reviewer", "audited", "document", "read_trust", "row", "table"]
+
 _SECONDS = 30.0
 _MOST_BYTES = 16 << 20
-_ALL = 1 << 62
-_REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)
-
-
-class Reviewer:
-    """A connection to the store's query listener."""
-
-    def __init__(self, store: str, ca: Path, cert: Path, key: Path) -> None:
-        try:
-            credentials = grpc.ssl_channel_credentials(ca.read_bytes(), key.read_bytes(), cert.read_bytes())
-        except OSError as error:
-            raise ConfigurationError(
-                f"cannot be read: {error.strerror}", where=str(error.filename), fix="Give --ca, --cert and --key."
-            ) from None
-        self._store = store
-        options = [("grpc.max_receive_message_length", 64 << 20)]
-        self._channel = grpc.secure_channel(store, credentials, options)
-        self._stub = oversight_pb2_grpc.QueryStub(self._channel)  # type: ignore[no-untyped-call]
-
-    def __enter__(self) -> Self:
-        return self
-
-    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, at: TracebackType | None) -> None:
-        self._channel.close()
-        if isinstance(error, grpc.RpcError):
-            code = error.code()
-            said = f"{code.name}: {error.details()}"
-            if code in _REFUSED:
-                raise ConfigurationError(f"the store refuses the question: {said}", where=self._store) from None
-            raise ConfigurationError(
-                f"the store does not answer: {said}", where=self._store,
-                fix="Check --store, and that the certificate's identity is among the store's reviewers.",
-            ) from None  # fmt: skip
-
-    def search(self, asked: Mapping[str, str], limit: int) -> Iterator[pb.StoredRecord]:
-        """Matching records, in the order of the log; at most `limit`, or all for 0."""
-        cursor, left = "", limit or _ALL
-        while left > 0:
-            page = self._stub.Search(pb.SearchRequest(**asked, cursor=cursor, limit=min(left, _PAGE)), timeout=_SECONDS)
-            yield from page.records
-            left -= len(page.records)
-            cursor = page.next_cursor
-            if not cursor:
-                return
-
-    def prove(self, index: int) -> tuple[pb.StoredRecord, bytes]:
-        """One record and its tlog-proof."""
-        answer = self._stub.Prove(pb.ProveRequest(index=index), timeout=_SECONDS)
-        return answer.record, answer.proof.encode()
-
-    def checkpoint(self) -> bytes:
-        """The latest published checkpoint."""
-        return bytes(self._stub.GetCheckpoint(pb.GetCheckpointRequest(), timeout=_SECONDS).checkpoint)
-
-    def consistency(self, old: int, new: int) -> list[bytes]:
-        """Hashes that prove the tree of `new` to continue that of `old`."""
-        request = pb.ProveConsistencyRequest(old_size=old, new_size=new)
-        return list(self._stub.ProveConsistency(request, timeout=_SECONDS).hashes)
-
-    def completeness(self) -> pb.GetCompletenessResponse:
-        """What is missing, doubled or silent."""
-        answer: pb.GetCompletenessResponse = self._stub.GetCompleteness(pb.GetCompletenessRequest(), timeout=_SECONDS)
-        return answer
-
-
-def read_trust(path: Path) -> Trust:
-    """The trust file. ConfigurationError when it is none."""
-    try:
-        return Trust.parse(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot be read: {error.strerror}", where=str(path), fix="Give --trust FILE."
-        ) from None
-    except TlogError as error:
-        raise ConfigurationError(
-            f"is no trust file: {error}", where=str(path), fix="It holds `log <vkey>` and `quorum none|<name>` lines."
-        ) from None
 
 
 def document(data: bytes) -> object:

@@ -13,8 +13,9 @@ from typing import Final
 import msgspec
 
 from sidecar.decision import _engine
+from sidecar.decision.document import parse_decision
 from sidecar.errors import DecideError
-from sidecar.vocabulary import AccessRequest, Decision, ReasonCode, parse_decision
+from sidecar.vocabulary import AccessRequest, Decision, ReasonCode
 
 _SLOW_SECONDS: Final = 0.002
 """An evaluation that holds the event loop longer than this sends the next ones to threads."""
@@ -86,7 +87,7 @@ def _evaluate(engine: _engine.Engine, canonical: bytes) -> bytes:
     except _engine.DeadlineExceeded:
         raise _no_answer("the policy did not answer within the deadline: simplify it, or index its tables") from None
     except _engine.EvaluationError as error:
-        raise _no_answer(f"the policy failed: {error}. Run `sidecar replay` on this record") from None
+        raise _no_answer(f"the policy failed: {error}. The record of the call holds the input") from None
     except ValueError as error:
         raise _no_answer(f"the input document cannot be read: {error}") from None
 

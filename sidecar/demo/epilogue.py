@@ -11,11 +11,11 @@ from pathlib import Path
 
 from rich.console import Console
 
-from sidecar.cli.review import Reviewer, read_trust
 from sidecar.demo.show import Proof, Result
 from sidecar.demo.stage import Stage, until
 from sidecar.demo.world import sidecar_command
 from sidecar.oversight import evidence
+from sidecar.oversight.reviewer import Reviewer, read_trust
 from sidecar.tlog.checkpoint import Checkpoint
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.merkle import Digest, verify_consistency
@@ -36,7 +36,7 @@ def reviewer(stage: Stage) -> Reviewer:
 def opening(stage: Stage) -> bytes:
     """The checkpoint before the play, which a reviewer keeps."""
     with reviewer(stage) as asks:
-        return asks.checkpoint()
+        return bytes(asks.checkpoint())
 
 
 def prove(console: Console, stage: Stage, results: list[Result], first: bytes) -> Proof:

@@ -1,13 +1,9 @@
 """The demo's two settings files as trees, with every path relative to its folder."""
 
-from pathlib import Path
-
 from sidecar.demo.tokens import AUDIENCE, STAFF, USERS
 
 
-def sidecar_yaml(
-    ports: dict[str, int], policies: Path, *, abroad: bool, workloads: list[dict[str, object]]
-) -> dict[str, object]:
+def sidecar_yaml(ports: dict[str, int], *, abroad: bool, workloads: list[dict[str, object]]) -> dict[str, object]:
     """sidecar.yaml; `abroad` is the sidecar of a copy that is kept in Frankfurt, which must not answer."""
     name = "abroad" if abroad else "proxy"
     place = {"country": "DE", "provider": "oci", "region": "eu-frankfurt-1"} if abroad else US_ASHBURN
@@ -41,7 +37,7 @@ def sidecar_yaml(
         },
         "describe": {"descriptors": {"file": "profiles.binpb"}, "reflection": "identified"},
         "subjects": {"index": "us-subjects.idx", "max_age": "24h"},
-        "policy": {"bundle": {"folder": str(policies)}},
+        "policy": {"bundle": {"folder": "policies"}},
         "record": {"spool": f"spool{suffix}"},
         "destination": {"from": "peer"},
         "exceptions": {"grants": "grants", "approvers": "approvers.yaml"},

@@ -6,6 +6,7 @@ The folder's `sidecar.yaml` and `oversight.yaml` run again as they are; a privat
 import datetime as dt
 import os
 import shlex
+import shutil
 import subprocess
 import sys
 from base64 import b64encode
@@ -121,7 +122,8 @@ def make(folder: Path, clock: Callable[[], float], policies: Path) -> World:
     _tokens(world, clock())
     _approvers(world)
     _descriptors(folder / "profiles.binpb")
-    _settings(world, policies)
+    shutil.copytree(policies, folder / "policies")
+    _settings(world)
     _register(folder)
     _reviewer(world)
     return world
@@ -208,12 +210,12 @@ def _descriptors(file: Path) -> None:
     file.write_bytes(found.SerializeToString())
 
 
-def _settings(world: World, policies: Path) -> None:
+def _settings(world: World) -> None:
     folder = world.folder
     files = {
         "oversight.yaml": oversight_yaml(world.ports, ORIGIN, REVIEWER),
-        "sidecar.yaml": sidecar_yaml(world.ports, policies, abroad=False, workloads=_workloads()),
-        "sidecar-abroad.yaml": sidecar_yaml(world.ports, policies, abroad=True, workloads=_workloads()),
+        "sidecar.yaml": sidecar_yaml(world.ports, abroad=False, workloads=_workloads()),
+        "sidecar-abroad.yaml": sidecar_yaml(world.ports, abroad=True, workloads=_workloads()),
     }
     for name, tree in files.items():
         (folder / name).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")

@@ -4,6 +4,7 @@ What is asked about (`guarded`) and how messages move (`streaming`) are no busin
 """
 
 from time import perf_counter
+from urllib.parse import quote
 
 import msgspec
 
@@ -18,7 +19,7 @@ from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.obligations import Duties
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.prepared import Prepared, prepare
-from sidecar.errors import Code, InterceptError, RecordError, StageError
+from sidecar.errors import Code, DecideError, InterceptError, RecordError, StageError
 from sidecar.observability.calls import CallSpan
 from sidecar.record import OutcomeBody, PolicyRef, Trace
 from sidecar.vocabulary import (
@@ -35,6 +36,8 @@ from sidecar.vocabulary import (
     canonical,
 )
 
+_PLAIN = "!#$&'()*+,/:;=?@[]"
+"""What stands as it is in a header, besides letters and digits; the rest is percent-encoded (RFC 3986, 2.1)."""
 _BY_EXCEPTION = "exception"
 """The code among a permit's reasons when an exception stood in for what the rules deny."""
 
@@ -97,8 +100,15 @@ class Case:
         ends = self.identity.expires_at
         return ends if self._claims is None else min(ends, self._claims.expires_at)
 
-    def without_decision(self) -> None:
-        """The call may go on by identity alone."""
+    async def permit_schema(self) -> None:
+        """Record that an identified caller may read schemas, which hold no personal data. RecordError."""
+        minute = self.parts.circumstances.minute(self.parts.clock())
+        document = AccessRequest(
+            subject=self.identity.subjects[0], action=self.action, resource=Resource(),
+            context=self._environment("request", minute),
+        )  # fmt: skip
+        prepared = prepare(refusals.SCHEMA, self.call.door)
+        await self._record("request", canonical(document), prepared, (), self._policy(), 0.0)
         self._permitted = True
 
     # -- one question ------------------------------------------------------------------------------------------------
@@ -150,10 +160,17 @@ class Case:
             )
             prepared = prepare(decision, self.call.door)
             try:
-                await self._record(phase, canonical(document), prepared, (), PolicyRef(revision=None), 0.0)
+                await self._record(phase, canonical(document), prepared, (), self._policy(), 0.0)
             except RecordError as failed:
                 error = failed
-        return refusals.failed(error, self.call_id)
+        return refusals.failed(error, self.call_id, self._policy().revision)
+
+    def _policy(self) -> PolicyRef:
+        """The policy in force when no policy was asked; none when it is too old to be in force."""
+        try:
+            return self.parts.standing.policy(self.parts.clock())
+        except DecideError:
+            return PolicyRef(revision=None)
 
     def _environment(self, phase: Phase, minute: str) -> Environment:
         if self._claims is None:
@@ -231,7 +248,7 @@ class Case:
             ("traceparent", self.span.traceparent),
         ]
         if identity.person is not None:
-            added.append(("x-customhouse-person", identity.person))
+            added.append(("x-customhouse-person", quote(identity.person, safe=_PLAIN)))
         if identity.workload is not None:
             added.append(("x-customhouse-workload", identity.workload))
         return (*(item for item in self.call.metadata if item[0] != "traceparent"), *added)

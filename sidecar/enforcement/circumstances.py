@@ -97,13 +97,29 @@ class Circumstances:
         for key, value in metadata:
             if key in _CLAIMS:
                 if key in found:
-                    raise InterceptError(f"metadata {key} is given twice; send it once")
+                    raise InterceptError(
+                        f"metadata {key} is given twice; send it once", reason=ReasonCode.PURPOSE_NOT_ALLOWED
+                    )
                 found[key] = str(value)
         network = self._destination or Network(destination=Place(country=operated_from))
         return Claims(
-            _matching(found, PURPOSE, _CODE.fullmatch, "a purpose code, such as user_support"),
-            _matching(found, JUSTIFICATION, self._justification.fullmatch, "a justification code"),
-            _matching(found, TICKET, self._ticket.fullmatch, "a ticket number of the configured form"),
+            _matching(
+                found, PURPOSE, _CODE.fullmatch, "a purpose code, such as user_support", ReasonCode.PURPOSE_NOT_ALLOWED
+            ),
+            _matching(
+                found,
+                JUSTIFICATION,
+                self._justification.fullmatch,
+                "a justification code",
+                ReasonCode.PURPOSE_NOT_ALLOWED,
+            ),
+            _matching(
+                found,
+                TICKET,
+                self._ticket.fullmatch,
+                "a ticket number of the configured form",
+                ReasonCode.TICKET_MISSING,
+            ),
             self._exceptions(found.get(EXCEPTION), person, now),
             network,
         )
@@ -135,8 +151,10 @@ class Circumstances:
                 self._grants.used(grant, call_id)
 
 
-def _matching(found: dict[str, str], key: str, matches: Callable[[str], object], wanted: str) -> str | None:
+def _matching(
+    found: dict[str, str], key: str, matches: Callable[[str], object], wanted: str, reason: ReasonCode
+) -> str | None:
     value = found.get(key)
     if value is not None and not matches(value):
-        raise InterceptError(f"metadata {key} is not {wanted}")
+        raise InterceptError(f"metadata {key} is not {wanted}", reason=reason)
     return value

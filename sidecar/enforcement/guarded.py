@@ -83,12 +83,12 @@ class Guarded:
         return None
 
     async def identified(self) -> Final | None:
-        """For what identified callers may do without a decision. None, or the recorded refusal."""
+        """For schemas, which identified callers may read. None once that is recorded, or the recorded refusal."""
         try:
             self._case.identify()
+            await self._case.permit_schema()
         except StageError as error:
             return await self.refuse(error)
-        self._case.without_decision()
         return None
 
     async def refuse(self, error: StageError, phase: Phase = "request") -> Final:

@@ -5,6 +5,11 @@ from sidecar.errors import Code, RecordError, StageError
 from sidecar.vocabulary import Decision, Effect, Reason, ReasonCode, status_of
 
 DENY = Effect.DENY
+SCHEMA = Decision(
+    effect=Effect.PERMIT,
+    reasons=(Reason(code="schema", message="schemas hold no personal data", rule="sidecar/reflection"),),
+)
+"""What is recorded when an identified caller reads schemas."""
 RETRY_SECONDS = 1.0
 _ORDER = {code: place for place, code in enumerate(ReasonCode)}
 _BY_STAGE = {
@@ -48,10 +53,14 @@ def denied(made: Decision, call_id: str, revision: str | None) -> Final:
     )
 
 
-def failed(error: StageError, call_id: str) -> Final:
+def failed(error: StageError, call_id: str, revision: str | None = None) -> Final:
     """What a caller sees when a stage could not do its work."""
     code = _code(error)
-    info = ErrorInfo(reason=code, metadata={"call_id": call_id, "stage": error.stage}) if code else None
+    info = (
+        ErrorInfo(reason=code, metadata={"call_id": call_id, "policy_revision": revision or "", "stage": error.stage})
+        if code
+        else None
+    )
     retry = RETRY_SECONDS if isinstance(error, RecordError) or error.code is Code.UNAVAILABLE else None
     return Final(code=error.code, message=f"{error.message} (call {call_id})", error_info=info, retry_after=retry)
 

@@ -52,7 +52,7 @@ class OwnRatio(Sampler):
         self._ratio = ratio
         self._bits = bits or SystemRandom().getrandbits
 
-    def should_sample(  # noqa: PLR0917 - the interface of OpenTelemetry's samplers
+    def should_sample(
         self,
         parent_context: Context | None,
         trace_id: int,  # noqa: ARG002

@@ -75,7 +75,7 @@ def test_a_policy_that_does_not_compile_is_refused_with_file_and_line(folder: Fo
 def test_a_policy_with_a_construct_on_which_engines_differ_is_refused(folder: Folder) -> None:
     policies = copied(folder)
     text = (policies / "sidecar" / "egress.rego").read_text()
-    (policies / "sidecar" / "egress.rego").write_text(text + "\nloose if {\n\tnot startswith(input.subject.person.status, \"a\")\n}\n")
+    (policies / "sidecar" / "egress.rego").write_text(text + '\nloose if {\n\tnot startswith(input.subject.person.status, "a")\n}\n')
     refused(folder.start(policy__bundle__folder=str(policies)), 2, "egress.rego", f":{text.count(chr(10)) + 3}")
 
 

@@ -20,12 +20,18 @@ STORE = ("sidecar.oversight", "sidecar.record", "sidecar.tlog", "sidecar.observa
          "sidecar.vocabulary", "sidecar.errors")  # fmt: skip
 SIDECAR_ONLY = ("sidecar.main", "sidecar.enforcement", "sidecar.attributes", "sidecar.decision", "sidecar.exceptions",
                 "sidecar.spool", "sidecar.administration")  # fmt: skip
-# Written apart, so that this file does not hold them.
-UNFINISHED = ("TODO", "FIXME", "XXX", "HACK", "simplified for now", "lorem ipsum")
-REGISTRIES = ("pypi" ".org", "python" "hosted.org", "npm" "js.org", "npm" "js.com", "crates" ".io", "proxy.golang" ".org",
-              "sum.golang" ".org", "registry.docker" ".io", "docker" ".io")  # fmt: skip
-MACHINES = ("/work/", "/root/", "/home/")
+# A stroke within each word, taken out below, so that this file does not hold them.
+UNFINISHED = ("TO|DO", "FIX|ME", "X|XX", "HA|CK", "simplified for| now", "lorem| ipsum")
+REGISTRIES = (
+    "pypi|.org", "python|hosted.org", "npm|js.org", "npm|js.com", "crates|.io", "proxy.golang|.org", "sum.golang|.org",
+    "docker|.io",
+)  # fmt: skip
+MACHINES = ("/wo|rk/", "/ro|ot/", "/ho|me/")
 LOCKS = ("Cargo.lock", "go.sum", "LICENSE")
+
+
+def whole(words: tuple[str, ...]) -> list[str]:
+    return [word.replace("|", "") for word in words]
 
 
 def tracked() -> list[str]:
@@ -139,14 +145,14 @@ def test_pure_modules_load_nothing_that_touches_the_world(module: str) -> None:
 
 
 def test_nothing_is_left_to_do() -> None:
-    words = re.compile("|".join(rf"(?<![\w/]){re.escape(word)}(?!\w)" for word in UNFINISHED))
+    words = re.compile("|".join(rf"(?<![\w/]){re.escape(word)}(?!\w)" for word in whole(UNFINISHED)))
     found = [f"{name}: {match[0]}" for name in tracked() if not name.endswith(LOCKS)
              for match in words.finditer(text_of(name))]  # fmt: skip
     assert found == []
 
 
 def test_no_package_registry_and_no_machine_is_named() -> None:
-    words = re.compile("|".join(map(re.escape, (*REGISTRIES, *MACHINES))))
+    words = re.compile("|".join(map(re.escape, whole((*REGISTRIES, *MACHINES)))))
     found = [f"{name}: {match[0]}" for name in tracked() if not name.endswith(LOCKS)
              for match in words.finditer(text_of(name))]  # fmt: skip
     assert found == []

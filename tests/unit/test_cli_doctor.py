@@ -218,7 +218,7 @@ class TestExamine:
         self, tmp_path: Path, capsys: pytest.CaptureFixture[str]
     ) -> None:
         with socket.create_server(("127.0.0.1", 0)) as server:
-            address = "127.0.0.1:%d" % server.getsockname()[1]
+            address = f"127.0.0.1:{server.getsockname()[1]}"
             settings = self.settings(tmp_path, oversight__address=address, oversight__keys="127.0.0.1:1",
                                      record__spool="spool")  # fmt: skip
             code, lines = self.findings(settings, capsys)

@@ -209,7 +209,8 @@ async def test_a_user_is_counted_as_their_own(rig):
 
 async def test_a_cached_decision_asks_nobody(rig):
     await rig.unary()
-    from sidecar.vocabulary import canonical, parse_decision
+    from sidecar.decision.document import parse_decision
+    from sidecar.vocabulary import canonical
 
     rig.engine.known[canonical(rig.engine.documents[0])] = parse_decision(permit())
     await rig.unary()

@@ -12,6 +12,7 @@ import pytest
 from msgspec import inspect
 
 from sidecar.decision import _engine, bundle
+from sidecar.decision.document import parse_decision
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import (
     ACTIONS,
@@ -23,7 +24,6 @@ from sidecar.vocabulary import (
     Decision,
     ReasonCode,
     canonical,
-    parse_decision,
 )
 
 POLICIES = Path(__file__).parents[2] / "policies"

@@ -11,8 +11,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.decision import _engine, bundle
+from sidecar.decision.document import parse_decision
 from sidecar.decision.guard import check_null_leaves, nullable_leaves
-from sidecar.vocabulary import AccessRequest, canonical, parse_decision
+from sidecar.vocabulary import AccessRequest, canonical
 
 HERE = Path(__file__).parent
 POLICIES = HERE.parents[1] / "policies"
