@@ -58,9 +58,14 @@ def make_world(folder: Path) -> World:
     moved = {name: Pair(folder / "tls" / pair.cert.name, folder / "tls" / pair.key.name)
              for name, pair in made.certificates.items()}  # fmt: skip
     ports = {name: free_port() for name in made.ports}
-    copy = replace(made, folder=folder, ports=ports, certificates=moved, ca=folder / "ca.pem", tokens=dict(made.tokens))
-    world._settings(copy, POLICIES)
-    return copy
+    for file in folder.glob("*.yaml"):
+        text = file.read_text()
+        for name, port in made.ports.items():
+            text = text.replace(f":{port}", f":{{{name}}}")
+        for name, port in ports.items():
+            text = text.replace(f":{{{name}}}", f":{port}")
+        file.write_text(text)
+    return replace(made, folder=folder, ports=ports, certificates=moved, ca=folder / "ca.pem", tokens=dict(made.tokens))
 
 
 def changed(tree: Tree, changes: dict[str, object]) -> Tree:
@@ -255,7 +260,9 @@ class Deployment:
              port: str = "proxy", timeout: float | None = TIMEOUT, more: Iterable[tuple[str, str | bytes]] = (),
              **claims: str | None) -> Answer:  # fmt: skip
         """Call as somebody at work would, to the end of the call."""
-        return self.caller(certificate, port).call(method, encoded(requests), (*self.metadata(token, **claims), *more), timeout)
+        return self.caller(certificate, port).call(
+            method, encoded(requests), (*self.metadata(token, **claims), *more), timeout
+        )
 
     def metadata(self, token: str | None = "amy", **claims: str | None) -> list[tuple[str, str]]:
         """What a tool sends. `token`: the name of one of the world's tokens, or the token itself."""
@@ -316,7 +323,14 @@ class Deployment:
 
     def delivered(self, seconds: float = 20.0, settings: str = "sidecar.yaml") -> None:
         """Wait until the store's receipts cover everything that a sidecar has recorded."""
-        wait(lambda: self.status(settings)["spool_records"] == 0, seconds, "the store has all records")
+
+        def empty() -> bool:
+            try:
+                return self.status(settings)["spool_records"] == 0
+            except OSError:
+                return False  # a sidecar serves before it answers on its admin socket
+
+        wait(empty, seconds, "the store has all records")
 
     def recorded(self, call_id: str, seconds: float = 10.0) -> Recorded:
         """What the store holds of a call, once its outcome is there."""
@@ -368,7 +382,9 @@ def encoded(requests: Iterable[Message | bytes]) -> list[bytes]:
 
 def sidecar(*arguments: str | Path, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as a user would."""
-    return subprocess.run(sidecar_command(*arguments), capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT)
+    return subprocess.run(
+        sidecar_command(*arguments), capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
+    )
 
 
 def wait(holds: Callable[[], bool], seconds: float, what: str) -> float:

@@ -94,7 +94,8 @@ class Puppet(grpc.GenericRpcHandler):
                 seen.given_up = not seen.finished
                 seen.ended.set()
 
-            context.add_callback(over)
+            if not context.add_callback(over):
+                over()  # it had ended before anybody could listen
             behaviour = self._behaviour.get(method, self._as_usual)
             yield from behaviour(seen, _kept(seen, requests), context)
             seen.finished = True

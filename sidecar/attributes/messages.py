@@ -9,6 +9,11 @@ from sidecar.attributes.countries import country_class
 from sidecar.attributes.plans import FieldPlan, Plan, Plans
 from sidecar.errors import InterceptError
 
+MAX_PARTS = 10_000
+"""Subjects, records and Any values in one message, at most: inspecting and recording them takes time and space that
+everybody else shares (a decision about n subjects is recorded in n / 500 parts)."""
+MAX_STEPS = 100_000
+"""Messages and map entries in one message, at most, empty ones included."""
 _NOBODY: frozenset[Plan] = frozenset()
 _WEIGHT = {"": 0, "non_us": 1, "unknown": 3, "us": 5}
 
@@ -150,14 +155,16 @@ def as_text(value: object) -> str:
 class _Walk:
     """One walk over a message, down the fields that lead anywhere."""
 
-    __slots__ = ("parsed", "seen", "source")
+    __slots__ = ("parsed", "parts", "seen", "source", "steps")
 
     def __init__(self, source: MessagePlan, parsed: ParsedMessage) -> None:
         self.source, self.parsed = source, parsed
+        self.parts = self.steps = 0
         self.seen: dict[tuple[str, str], Seen] = {}
 
     def enter(self, plan: Plan, message: Any, depth: int, *, counted: bool) -> None:
         """Look at one message. `counted`: it is the value of a map entry that already counts as a record."""
+        self._step()
         if depth > plan.deepest:
             raise MalformedMessageError("the message is nested too deeply")
         if plan.is_any:
@@ -178,6 +185,7 @@ class _Walk:
     def _entries(self, field: FieldPlan, message: Any, depth: int) -> None:
         entries = field.get(message)
         for key in entries:
+            self._step()
             counted = False
             if field.kind is not None and key:
                 self._add(Seen(field.kind, as_text(key)))
@@ -186,9 +194,20 @@ class _Walk:
             if field.child is not None:
                 self.enter(field.child, entries[key], depth + 1, counted=counted)
 
+    def _step(self) -> None:
+        self.steps += 1
+        if self.steps > MAX_STEPS:
+            raise MalformedMessageError(f"the message holds more than {MAX_STEPS} messages and map entries")
+
+    def _part(self) -> None:
+        self.parts += 1
+        if self.parts > MAX_PARTS:
+            raise MalformedMessageError(f"the message holds more than {MAX_PARTS} subjects, records and Any values")
+
     def _payload(self, plan: Plan, message: Any, depth: int, *, counted: bool) -> None:
         if not filled(message):
             return
+        self._part()
         payload = self.source.payload(plan, message)
         if payload is None:
             self.parsed.unclassified = True
@@ -201,6 +220,7 @@ class _Walk:
         ids = named(plan, message)
         if not ids:
             if plan.is_record and not counted and filled(message):
+                self._part()
                 self.parsed.records += 1
                 self.parsed.unnamed += 1
             return
@@ -214,6 +234,7 @@ class _Walk:
             self._add(Seen(kind, name, country, authoritative and country is not None))
 
     def _add(self, seen: Seen) -> None:
+        self._part()
         key = (seen.kind, seen.id)
         before = self.seen.get(key)
         if before is None or _weight(seen) > _weight(before):

@@ -85,13 +85,15 @@ class Plan:
     """
 
     __slots__ = ("country", "deepest", "depth", "fields", "governed", "ids", "inherited", "inner", "is_any", "is_record", "leads",
-                 "leaves", "name", "names", "new", "visits")  # fmt: skip
+                 "leaves", "name", "names", "new", "reach", "visits")  # fmt: skip
 
     def __init__(self, descriptor: Descriptor, inherited: Inherited, *, is_record: bool) -> None:
         self.inherited = inherited
         self.name: str = descriptor.full_name
         self.new: type[Message] = GetMessageClass(descriptor)
         self.is_record = is_record
+        self.reach: object = None
+        """What `reach.reach_of` found, once it was asked."""
         self.is_any: bool = descriptor.full_name == ANY
         self.fields: tuple[FieldPlan, ...] = ()
         self.ids: tuple[Id, ...] = ()

@@ -55,7 +55,14 @@ class Reach:
 
 
 def reach_of(root: Plan) -> Reach:
-    """Everything reachable from a message type."""
+    """Everything reachable from a message type. Worked out once for each."""
+    if not isinstance(root.reach, Reach):
+        root.reach = _reach_of(root)
+        return root.reach
+    return root.reach
+
+
+def _reach_of(root: Plan) -> Reach:
     categories: set[str] = set()
     classes: set[str] = set()
     listed: set[tuple[str, str, bool]] = set()

@@ -267,7 +267,7 @@ class Describer:
 
     def unguarded(self, path: str) -> bool:
         """Whether calls of this method pass without a decision."""
-        service, _, method = path.lstrip("/").rpartition("/")
+        service, _, method = path.removeprefix("/").rpartition("/")
         return (service, method) in self._unguarded or (service, "*") in self._unguarded
 
     def report(self) -> Report:

@@ -119,9 +119,9 @@ class Revocations:
             self._seen, self._error, self._read_at = seen, None, self._clock()
         except (OSError, RevokedFormatError) as error:
             why = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-            if why != self._error:
+            known, self._error = self._error, why
+            if why != known:
                 self._report("revoked_damaged", f"{self._path}: {why}")
-            self._error = why
 
     async def run(self) -> None:
         """Read the file again whenever it changes, until cancelled."""

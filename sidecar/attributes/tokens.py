@@ -53,15 +53,15 @@ class TokenVerifier:
     """Verifies tokens of several issuers.
 
     `rings` holds one key ring per `Issuer.issuer`. `verify` is for the call path: no I/O, no waiting. `run` refreshes
-    keys and the revocation list until cancelled.
+    keys and the revocation list until cancelled. `max_token` bounds a token in bytes, within `MAX_TOKEN`.
     """
 
     def __init__(self, *, issuers: Sequence[Issuer], rings: Mapping[str, KeyRing], revocations: Revocations,
-                 leeway: float = 10.0, entries: int = CACHE_ENTRIES) -> None:  # fmt: skip
+                 leeway: float = 10.0, entries: int = CACHE_ENTRIES, max_token: int = MAX_TOKEN) -> None:  # fmt: skip
         self._issuers = MappingProxyType({issuer.issuer: issuer for issuer in issuers})
         _check(issuers, self._issuers, rings, leeway)
         self._rings, self._revocations = rings, revocations
-        self._leeway, self._entries = leeway, entries
+        self._leeway, self._entries, self._max_token = leeway, entries, min(max_token, MAX_TOKEN)
         self._kept: dict[bytes, _Kept] = {}
         self._jws = PyJWS(algorithms=list(KEY_TYPES),
                           options={"verify_signature": True, "enforce_minimum_key_length": True})  # fmt: skip
@@ -77,8 +77,8 @@ class TokenVerifier:
         IdentifyError: UNAUTHENTICATED for a token not to be believed, UNAVAILABLE when the issuer's keys or the
         revocation list are too old to tell.
         """
-        if len(token) > MAX_TOKEN:
-            _refuse(f"the token is longer than {MAX_TOKEN} bytes")
+        if len(token) > self._max_token:
+            _refuse(f"the token is longer than {self._max_token} bytes")
         if not token.isascii():
             _refuse("the token is no compact JWS")
         digest = hashlib.sha256(token.encode()).digest()
@@ -98,6 +98,11 @@ class TokenVerifier:
         """IdentifyError when the calling workload is revoked, or the list cannot tell."""
         if self._revocations.check(marks, now):
             _refuse("the workload is revoked", reason=ReasonCode.UNIDENTIFIED_WORKLOAD)
+
+    def problems(self) -> list[str]:
+        """What is wrong with the issuers' keys and the revocation list at present."""
+        found = [f"{one.source}: {one.error}" for one in (ring.status() for ring in self._rings.values()) if one.error]
+        return found if self._revocations.error is None else [*found, f"revoked: {self._revocations.error}"]
 
     async def run(self) -> None:
         """Keep keys and revocations fresh until cancelled."""

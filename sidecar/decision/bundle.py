@@ -80,6 +80,25 @@ class _Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
     metadata: dict[str, object] = {}
 
 
+Mark = tuple[tuple[str, int, int, int, int, int], ...]
+"""A folder seen from outside: name, device, inode, size and times of change of each file of the bundle."""
+
+
+def mark(folder: Path) -> Mark:
+    """What the folder's files look like now; nothing is read. ConfigurationError where `load_folder` would raise it.
+
+    Equal marks mean equal content, but for files that were written twice within one tick of the file system's clock:
+    `revision` reads them.
+    """
+    root = _snapshot(folder)
+    return tuple(_stamp(root, path) for path in _walk(root, root, 0))
+
+
+def revision(folder: Path) -> str:
+    """The revision of what the folder holds now; the files are read, not understood. ConfigurationError as `mark`."""
+    return _digest(dict(_read(_snapshot(folder))))
+
+
 def load_folder(folder: Path) -> Bundle:
     """Read a bundle folder.
 
@@ -119,7 +138,11 @@ def activate(folder: Path, *, deadline_seconds: float = 0.05) -> Activated:
     Raises ConfigurationError naming what does not load, which tests fail, or which unknown leaf would turn a deny into
     a permit. The caller keeps the bundle it has.
     """
-    bundle = load_folder(folder)
+    return activate_loaded(load_folder(folder), folder, deadline_seconds=deadline_seconds)
+
+
+def activate_loaded(bundle: Bundle, folder: Path, *, deadline_seconds: float) -> Activated:
+    """As `activate`, for a bundle that was read from `folder`."""
     if not bundle.tests:
         raise ConfigurationError(
             "the bundle has no tests", where=str(folder), fix="Add a file ending in _test.rego beside each policy"
@@ -186,6 +209,17 @@ def _snapshot(folder: Path) -> Path:
             "..data leads out of the folder", where=str(folder), value=str(inner), fix="Mount the bundle anew"
         )
     return inner
+
+
+def _stamp(root: Path, path: Path) -> tuple[str, int, int, int, int, int]:
+    try:
+        found = path.stat()
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="Let the sidecar's user read the bundle"
+        ) from None
+    name = path.relative_to(root).as_posix()
+    return name, found.st_dev, found.st_ino, found.st_size, found.st_mtime_ns, found.st_ctime_ns
 
 
 def _read(root: Path) -> Iterator[tuple[str, bytes]]:

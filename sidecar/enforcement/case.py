@@ -231,8 +231,16 @@ class Case:
         level = min(self._level(permits=self._refused is None), "committed", key=LEVELS.index)
         try:
             await self.parts.recorder.outcome(body, level)
-        except RecordError as error:
-            final = refusals.failed(error, self.call_id)
+        except Exception as error:  # noqa: BLE001 - whatever it was, there is no durable outcome
+            failed = (
+                error
+                if isinstance(error, RecordError)
+                else RecordError(
+                    "the access cannot be recorded now", operator=f"the recorder failed: {type(error).__name__}"
+                )
+            )
+            self.parts.report(failed)
+            final = refusals.failed(failed, self.call_id)
             self._refused = ("record_unavailable", final.code)
         finally:
             self.span.stage("answer")

@@ -153,7 +153,7 @@ class Editor:
             self._state.redact((UNCLASSIFIED,))
             self._changed = True
         stays = self._value(payload.plan, inside, found) if entry else self._enter(payload.plan, inside, found, doom)
-        if stays and self._changed:
+        if stays:  # always: what was overwritten inside was not inspected
             message.value = inside.SerializePartialToString(deterministic=True)
         self._changed = self._changed or before or not stays
         return stays

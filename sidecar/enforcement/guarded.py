@@ -33,6 +33,10 @@ _MAY_WAIT = frozenset({"read", "list", "search"})
 """Actions whose request may go ahead before the subjects are known, since nothing is released undecided."""
 
 
+_MOST_REMEMBERED = 20_000
+"""Data subjects of one call that are remembered: a stream may last for days."""
+
+
 class Guarded:
     """The state of one call between `open` and `finish`. One event loop; both directions of a stream may use it."""
 
@@ -129,7 +133,8 @@ class Guarded:
             found = await self._ask("request", classified.counts, reached, _seen(classified.classes))
             if isinstance(found, Final):
                 return found
-        self._named.update(classified.classes)
+        if len(self._named) <= _MOST_REMEMBERED:
+            self._named.update(classified.classes)
         self.messages_in += 1
         if self._case.action.name in _CHANGES:
             self._release.named(classified.classes, description.categories)
@@ -183,8 +188,9 @@ class Guarded:
         if not classes and not classified.nobody and reached is None:
             if self.description.impersonal(parsed):
                 return self._ordered  # an empty page, a count: nobody's data
-            classes = self._named
-            counts = counted(classes, self._case.identity.own)
+            known = 0 < len(self._named) <= _MOST_REMEMBERED
+            classes = self._named if known else {}
+            counts = counted(classes, self._case.identity.own) if known else SubjectCounts(unknown=1)
         if reached is None and self._request_covers(counts, classes):
             self._classes.update(classes)
             return self._ordered
@@ -235,6 +241,10 @@ class Guarded:
         return found
 
     def _heed(self, phase: Phase, cover: Cover) -> None:
+        if len(self._classes) > _MOST_REMEMBERED:  # whoever is forgotten is decided again; one of each class stays
+            self._classes = {
+                key: class_ for class_, key in {class_: key for key, class_ in self._classes.items()}.items()
+            }
         self._bound = self._bound or cover.duties.content
         self._classes.update({(kind, name): class_ for kind, name, class_ in cover.seen})
         if phase == "request":

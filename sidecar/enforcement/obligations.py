@@ -8,7 +8,9 @@
   the most sensitive.
 * Unknown fields, and Any values that cannot be resolved or hold categories that nothing decided about, leave only
   under a permit that covers `unclassified`.
-* A message in which nothing had to change leaves as the very bytes that came. Any other is encoded deterministically.
+* What leaves is encoded anew from what was inspected, deterministically. Where nothing had to change and the bytes came
+  in the usual order of fields, these are the very bytes that came; bytes that a later part of the message overwrites,
+  which a parser never shows, do not leave.
 """
 
 from collections.abc import Iterable
@@ -104,7 +106,8 @@ class Duties:
 
         `classes` holds the class of every subject of the call; one that is missing is unknown. `decided`: categories
         that a decision about this message covers beyond those of the method's description (`Classified.reached`).
-        Returns `parsed.data` itself where nothing had to change, and None where nothing may leave because the message
+        Returns `parsed.data` itself where nothing had to change and the bytes hold nothing that a later part of them
+        overwrites (such a part was not inspected); None where nothing may leave because the message
         itself was a record that is dropped. MalformedMessageError when a map key turns out not to be UTF-8.
         """
         source = parsed.source
@@ -112,16 +115,16 @@ class Duties:
         try:
             if not self.content and not parsed.unclassified and not parsed.payloads:
                 units, outside = inventory(source, parsed.message)
-                out: bytes | None = parsed.data
+                out: bytes | None = _encode(parsed.message)
             else:
                 edited = Editor(source, self._orders(unclassified_covered, source.described | decided), classes, state)
-                message, changed, units, outside = edited.run(parsed, loose)
-                out = None if message is None else _encode(message) if changed else parsed.data
+                message, _, units, outside = edited.run(parsed, loose)
+                out = None if message is None else _encode(message)
         except UnicodeDecodeError:
             raise MalformedMessageError(f"the message holds a map key that is not UTF-8 ({parsed.plan.name})") from None
         state.units(units, classes)
         state.loose(outside, loose)
-        return out
+        return parsed.data if out == parsed.data else out
 
     def _orders(self, covered: bool, allowed: frozenset[str]) -> Orders:
         named = self.redact | self.mask

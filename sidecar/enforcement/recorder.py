@@ -66,15 +66,17 @@ class SpoolRecorder:
         """Outcomes and events that the disk did not take yet."""
         return len(self._owed)
 
-    async def start(self) -> None:
+    async def start(self, about: Details | None = None) -> None:
         """Write `open`, which names the previous epoch's last record, and the outcomes the predecessor owed.
 
+        `about` says what this sidecar is, for whoever reads the records; it stands in `open` beside the link.
         They are committed when this returns; RecordError when they cannot be.
         """
         recovered = self._spool.recovered
         previous = recovered.head
         torn = [f"{one.path.name}@{one.offset}+{one.size}: {one.why}" for one in recovered.torn]
         details: Details = {
+            **(about or {}),
             "previous_epoch": previous.epoch if previous else None,
             "previous_seq": previous.seq if previous else None,
             "previous_hash": encode_digest(previous.hash) if previous else None,

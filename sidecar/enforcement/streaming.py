@@ -53,12 +53,13 @@ class OpenStreams:
         self._open.add(one)
         return one
 
-    async def remove(self, one: _Open) -> None:
-        """A stream has ended; nothing about it goes on after this."""
+    def remove(self, one: _Open) -> list[asyncio.Task[None]]:
+        """A stream has ended: it is watched no more. Gives what is still to be awaited, cancelled."""
         self._open.discard(one)
-        if one.task is not None:
-            one.task.cancel()
-            await asyncio.gather(one.task, return_exceptions=True)
+        if one.task is None:
+            return []
+        one.task.cancel()
+        return [one.task]
 
     def decided(self, one: _Open) -> None:
         """Something was decided about the stream: when it is due may have changed."""
@@ -100,7 +101,7 @@ class OpenStreams:
             refusal = await one.guarded.recheck()
         except Exception as error:  # noqa: BLE001 - a fault in one recheck ends that stream and no other
             fault = DecideError("the call could not be decided again", operator=f"recheck: {type(error).__name__}")
-            refusal = await one.guarded.refuse(fault)
+            refusal = await self._refused(one, fault)
         if refusal is not None:
             one.end(_lapsed(refusal))
             return
@@ -108,6 +109,13 @@ class OpenStreams:
         one.due = 0.0 if one.wanted != asked else None if after is None else monotonic() + after
         if one.wanted != asked:
             self._changed.set()
+
+    @staticmethod
+    async def _refused(one: _Open, fault: DecideError) -> Final:
+        try:
+            return await one.guarded.refuse(fault)
+        except Exception:  # noqa: BLE001 - not even that works: the permit ends all the same
+            return refusals.failed(fault, one.guarded.call_id)
 
 
 def _lapsed(refusal: Final) -> Final:
@@ -134,9 +142,10 @@ async def run_stream(
     except ForwardError as error:
         return refusals.failed(error, guarded.call_id)
     finally:
+        # Everything is told to stop before anything is awaited: a second cancellation may cut the waiting short.
+        mover.stop()
         moving.cancel()
-        await asyncio.gather(moving, return_exceptions=True)
-        await streams.remove(one)
+        await asyncio.gather(moving, *streams.remove(one), return_exceptions=True)
 
 
 class _Mover:
@@ -155,17 +164,24 @@ class _Mover:
         self._requests, self._answer = requests, answer
         self._timeout, self._decided = timeout, decided
         self._exchange: Exchange | None = None
+        self._tasks: list[asyncio.Task[Final | None]] = []
+
+    def stop(self) -> None:
+        """Give up both directions and the upstream call. Idempotent."""
+        for task in self._tasks:
+            task.cancel()
+        if self._exchange is not None:
+            self._exchange.cancel()
 
     async def run(self) -> Final:
         """Decide, open, and move messages until the upstream has ended or something was refused."""
-        tasks: list[asyncio.Task[Final | None]] = []
         try:
             exchange = await self._start()
             if isinstance(exchange, Final):
                 return exchange
             up, down = asyncio.create_task(self._up(exchange)), asyncio.create_task(self._down(exchange))
-            tasks = [up, down]
-            await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
+            self._tasks = [up, down]
+            await asyncio.wait(self._tasks, return_when=asyncio.FIRST_COMPLETED)
             if up.done() and not down.done():
                 refusal = up.result()
                 if refusal is not None:
@@ -173,11 +189,8 @@ class _Mover:
                 await asyncio.wait([down])
             return down.result() or Final(code=Code.UNKNOWN)
         finally:
-            for task in tasks:
-                task.cancel()
-            await asyncio.gather(*tasks, return_exceptions=True)
-            if self._exchange is not None:
-                self._exchange.cancel()
+            self.stop()
+            await asyncio.gather(*self._tasks, return_exceptions=True)
 
     async def _start(self) -> Exchange | Final:
         """Decide what has to be decided before the upstream hears of the call, and open it."""

@@ -1,15 +1,20 @@
 """Makes each part of the sidecar from its settings, without serving."""
 
 import asyncio
+import hashlib
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator, Mapping
+from contextlib import contextmanager
 from datetime import UTC, datetime
+from pathlib import Path
+
+from cryptography import x509
 
 from sidecar.attributes import datasets, descriptors, overlay
 from sidecar.attributes.claims import Issuer
 from sidecar.attributes.directory import Directory
 from sidecar.attributes.jwks import KeyRing
-from sidecar.attributes.keysource import file_source, https_source
+from sidecar.attributes.keysource import Fetch, file_source, https_source
 from sidecar.attributes.peers import RegisteredWorkload, Workloads
 from sidecar.attributes.resource import Describer
 from sidecar.attributes.revoked import Revocations
@@ -40,6 +45,10 @@ def clock() -> float:
     return time.time()  # noqa: TID251 - the one home of the clock
 
 
+def unchanged() -> None:
+    """For parts whose changes concern nobody."""
+
+
 def reporter(log: OperatorLog | None) -> Callable[[str, str], None]:
     """What parts call with (event, detail) when something changes that the operator should know."""
 
@@ -50,20 +59,35 @@ def reporter(log: OperatorLog | None) -> Callable[[str, str], None]:
     return report
 
 
+@contextmanager
+def naming(key: str) -> Iterator[None]:
+    """Errors of the file that stands at this key of the settings say so."""
+    try:
+        yield
+    except ConfigurationError as error:
+        if error.where.startswith(key):
+            raise
+        where = f"{key}: {error.where}" if error.where else key
+        raise ConfigurationError(error.what, where=where, value=error.value, fix=error.fix) from None
+
+
 def policy(settings: SidecarSettings) -> Activated:
     """The bundle, loaded, compiled and tested. ConfigurationError says what fails."""
-    return activate(settings.policy.bundle.folder, deadline_seconds=settings.decision.deadline)
+    with naming("policy.bundle.folder"):
+        return activate(settings.policy.bundle.folder, deadline_seconds=settings.decision.deadline)
 
 
 def directory(settings: SidecarSettings, log: OperatorLog | None = None) -> Directory:
     """The personnel directory."""
     where = settings.identity.directory
-    return Directory(where.file, where.max_age, report=reporter(log))
+    with naming("identity.directory.file"):
+        return Directory(where.file, where.max_age, report=reporter(log))
 
 
 def index(settings: SidecarSettings, log: OperatorLog | None = None) -> SubjectIndex:
     """The subject index."""
-    return SubjectIndex(settings.subjects.index, settings.subjects.max_age, report=reporter(log))
+    with naming("subjects.index"):
+        return SubjectIndex(settings.subjects.index, settings.subjects.max_age, report=reporter(log))
 
 
 def workloads(settings: SidecarSettings) -> Workloads:
@@ -74,58 +98,135 @@ def workloads(settings: SidecarSettings) -> Workloads:
     )
 
 
-def tokens(settings: SidecarSettings, log: OperatorLog | None = None) -> TokenVerifier:
-    """The token verifier, its keys and revocations read once. On the running event loop."""
-    issuers, rings = [], {}
-    for one in settings.identity.issuers:
-        issuer = Issuer(
+def tokens(
+    settings: SidecarSettings, log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
+) -> TokenVerifier:
+    """The token verifier, its keys and revocations read once. `changed` is called, from any thread, when they change.
+
+    What cannot be read now does not raise: callers are refused, and the operator is told, until it can.
+    """
+    rings = {one.issuer: key_ring(one, log, changed) for one in settings.identity.issuers}
+    for ring in rings.values():
+        ring.load()
+    revoked = revocations(settings, log, changed)
+    revoked.load()
+    return verifier(settings, rings, revoked)
+
+
+def verifier(settings: SidecarSettings, rings: Mapping[str, KeyRing], revoked: Revocations) -> TokenVerifier:
+    """The token verifier on these key rings, by issuer, and this list. ConfigurationError for what contradicts itself."""
+    issuers = [
+        Issuer(
             issuer=one.issuer,
             kind=one.kind,
             audience=one.audience,
             algorithms=tuple(one.algorithms),
             subject_claim=one.subject_claim,
         )
-        issuers.append(issuer)
-        rings[one.issuer] = _ring(one.jwks, issuer.algorithms, log)
-    revoked = settings.identity.revoked
-    revocations = Revocations(None if revoked is None else revoked.file, clock=clock, report=reporter(log))
-    revocations.load()
-    return TokenVerifier(issuers=issuers, rings=rings, revocations=revocations, leeway=settings.identity.leeway)
+        for one in settings.identity.issuers
+    ]
+    return TokenVerifier(
+        issuers=issuers,
+        rings=rings,
+        revocations=revoked,
+        leeway=settings.identity.leeway,
+        max_token=settings.limits.token,
+    )
 
 
-def _ring(jwks: model.Jwks, algorithms: tuple[str, ...], log: OperatorLog | None) -> KeyRing:
+def revocations(
+    settings: SidecarSettings, log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
+) -> Revocations:
+    """The revocation list, not read yet."""
+    told, file = reporter(log), settings.identity.revoked
+
+    def report(event: str, detail: str) -> None:
+        told(event, detail)
+        changed()  # an unreadable list refuses every call, so it ends open ones as well
+
+    return Revocations(None if file is None else file.file, clock=clock, report=report)
+
+
+def key_ring(issuer: model.Issuer, log: OperatorLog | None = None, changed: Callable[[], None] = unchanged) -> KeyRing:
+    """An issuer's keys, not read yet. ConfigurationError for an address that may not be used."""
+    jwks = issuer.jwks
     if jwks.file is not None:
         fetch, source, refresh = file_source(jwks.file), str(jwks.file), min(jwks.refresh, FILE_SECONDS)
     else:
         fetch, source, refresh = https_source(jwks.url or "", ca_file=jwks.ca), jwks.url or "", jwks.refresh
-    ring = KeyRing(
-        fetch=fetch,
+    told, news = reporter(log), _News(fetch)
+
+    def report(event: str, detail: str) -> None:
+        told(event, detail)
+        if event == "jwks_refreshed" and news.fresh:
+            changed()
+
+    return KeyRing(
+        fetch=news,
         source=source,
-        algorithms=algorithms,
+        algorithms=tuple(issuer.algorithms),
         refresh=refresh,
         max_stale=jwks.max_stale,
         clock=clock,
-        report=reporter(log),
+        report=report,
     )
-    ring.load()
-    return ring
+
+
+class _News:
+    """A key source that knows whether it gave something new: the same keys once more change nothing for open calls."""
+
+    def __init__(self, fetch: Fetch) -> None:
+        self._fetch, self._digest, self.fresh = fetch, b"", False
+
+    def __call__(self, tag: str | None) -> tuple[bytes, str | None] | None:
+        found = self._fetch(tag)
+        if found is not None:
+            digest = hashlib.sha256(found[0]).digest()
+            self.fresh, self._digest = digest != self._digest, digest
+        return found
 
 
 def upstream(settings: SidecarSettings) -> GrpcUpstream:
     """The way to the guarded service."""
-    return GrpcUpstream(settings.upstream.address, client_tls(settings.upstream.tls), limits(settings))
+    tls = client_tls(settings.upstream.tls, "upstream.tls")
+    return GrpcUpstream(settings.upstream.address, tls, limits(settings))
 
 
-def client_tls(tls: model.ClientTls | None) -> ClientTls | None:
-    """What a connection trusts and presents."""
-    return None if tls is None else ClientTls(ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name)
+def client_tls(tls: model.ClientTls | None, key: str) -> ClientTls | None:
+    """What a connection trusts and presents: read once, so that files which cannot be used are named.
+
+    `key` is where it stands in the settings. ConfigurationError.
+    """
+    if tls is None:
+        return None
+    with naming(key):
+        if tls.cert is not None and tls.key is not None:
+            ServerTls(cert=tls.cert, key=tls.key, client_ca=tls.ca).read()
+        else:
+            _check_authorities(tls.ca)
+    return ClientTls(ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name)
+
+
+def _check_authorities(path: Path) -> None:
+    try:
+        x509.load_pem_x509_certificates(path.read_bytes())
+    except OSError as error:
+        raise ConfigurationError(
+            f"cannot be read: {error.strerror}", where=str(path), fix="Name a PEM file that the sidecar may read."
+        ) from None
+    except ValueError:
+        raise ConfigurationError(
+            "holds no certificate that can be read", where=str(path), fix="Give one or more PEM certificates."
+        ) from None
 
 
 def describer(settings: SidecarSettings) -> Describer:
     """What the upstream's methods reach; asks the upstream itself where the settings say `reflection`."""
     file = settings.describe.descriptors.file
     if file is not None:
-        return _describer(settings, descriptors.load(file))
+        with naming("describe.descriptors.file"):
+            found = descriptors.load(file)
+        return _describer(settings, found)
     return asyncio.run(reflected(settings))
 
 
@@ -146,12 +247,16 @@ async def reflected(settings: SidecarSettings) -> Describer:
 
 
 def _describer(settings: SidecarSettings, found: descriptors.Descriptors) -> Describer:
-    over = settings.describe.overlay
+    over, populations = settings.describe.overlay, settings.datasets
+    with naming("describe.overlay"):
+        words = None if over is None else overlay.load(over)
+    with naming("datasets.file"):
+        reached = None if populations is None else datasets.load(populations.file)
     return Describer(
         found,
-        overlay=None if over is None else overlay.load(over),
+        overlay=words,
         unguarded=settings.describe.unguarded,
-        datasets=None if settings.datasets is None else datasets.load(settings.datasets.file),
+        datasets=reached,
         location=place(settings.upstream.location),
     )
 
@@ -170,7 +275,7 @@ def destination(settings: SidecarSettings) -> Place | None:
 def listen(one: model.Listener) -> Listen:
     """A listener, checked. ConfigurationError for one whose callers nobody would know."""
     tls = None if one.tls is None else ServerTls(cert=one.tls.cert, key=one.tls.key, client_ca=one.tls.client_ca)
-    found = Listen(address=one.address, tls=tls, workload=one.workload)
+    found = Listen(address=one.address, tls=tls, workload=one.workload, plaintext=one.plaintext)
     found.check()
     return found
 

@@ -4,13 +4,10 @@ import asyncio
 import random
 import time
 from collections.abc import Coroutine, Mapping
-from pathlib import Path
+from importlib.metadata import PackageNotFoundError, version
 from typing import Any, Self
 
-from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
-from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
-
+from sidecar.attributes.resource import Describer
 from sidecar.enforcement.delivery import Delivery
 from sidecar.enforcement.periods import PeriodKeys
 from sidecar.enforcement.receipts import ReceiptVerifier
@@ -18,16 +15,17 @@ from sidecar.enforcement.recorder import SpoolRecorder
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import open_channel
 from sidecar.errors import ConfigurationError, RecordError
-from sidecar.main.build import client_tls, limits, now
+from sidecar.main import keys
+from sidecar.main.build import client_tls, limits, naming, now
 from sidecar.observability.metrics import Gauges
 from sidecar.record import RecordType
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.spool.log import Spool
 from sidecar.spool.slot import SpoolOptions
-from sidecar.tlog.errors import TlogError
-from sidecar.tlog.trust import Trust
 
 Details = Mapping[str, str | int | bool | list[str] | None]
+MAX_SERVICES = 128
+"""Names of services in an `open` record, at most: it has to fit into 64 KiB."""
 _FIRST_KEY_SECONDS = 0.7
 """How long a first start waits for the key service before it serves (and refuses) without."""
 
@@ -44,23 +42,15 @@ class Records:
     @classmethod
     def open(cls, settings: SidecarSettings, log: OperatorLog) -> Self:
         """Take the spool and read what is there. ConfigurationError, or IntegrityError for damage. On the event loop."""
-        key = _producer_key(settings.producer.key)
-        tls = client_tls(settings.oversight.tls)
+        key = keys.producer_key(settings)
+        tls = client_tls(settings.oversight.tls, "oversight.tls")
         bounds = limits(settings)
         options = SpoolOptions(
             folder=settings.record.spool, producer=settings.producer.name, max_bytes=settings.record.max_bytes
         )
-        periods = PeriodKeys(
-            producer=settings.producer.name,
-            private_key=key,
-            file=settings.record.spool / "period-keys",
-            channel=lambda: open_channel(settings.oversight.keys, tls, bounds),
-            now=now,
-            jitter=random.random,
-        )
-        periods.load()
-        receipts = ReceiptVerifier(_trust(settings.oversight.trust))
-        spool = Spool.open(options, store_key=_seal_key(settings.oversight.seal_key), now=now, monotonic=time.monotonic)
+        periods = period_keys(settings)
+        receipts = ReceiptVerifier(keys.trust(settings))
+        spool = Spool.open(options, store_key=keys.seal_key(settings), now=now, monotonic=time.monotonic)
         delivery = Delivery(
             spool,
             private_key=key,
@@ -72,9 +62,18 @@ class Records:
         )
         return cls(spool, SpoolRecorder(spool, periods, now=now), periods, delivery, log)
 
-    async def start(self) -> None:
-        """Begin the epoch: `open`, and what the predecessor owed, are committed when this returns."""
-        await self.recorder.start()
+    async def start(self, about: Details | None = None) -> None:
+        """Begin the epoch: `open` (with `about`), and what the predecessor owed, are committed when this returns.
+
+        ConfigurationError when the disk does not take them.
+        """
+        try:
+            await self.recorder.start(dict(about or {}))
+        except RecordError as error:
+            raise ConfigurationError(
+                f"the records cannot be begun: {error.operator}", where="record.spool",
+                fix="Give the disk what it lacks, then start again.",
+            ) from None  # fmt: skip
         for torn in self._spool.recovered.torn:
             self._log.warning("torn_tail_cut", file=str(torn.path), offset=torn.offset, bytes=torn.size, why=torn.why)
         if self._periods.current(now()) is None:
@@ -145,38 +144,39 @@ class Records:
         }
 
 
-def _producer_key(path: Path) -> Ed25519PrivateKey:
-    key = _pem(path, lambda data: load_pem_private_key(data, None))
-    if not isinstance(key, Ed25519PrivateKey):
-        raise ConfigurationError("is no Ed25519 key", where=str(path), fix="Make one with `sidecar keys new FILE`.")
-    return key
-
-
-def _seal_key(path: Path) -> bytes:
-    key = _pem(path, load_pem_public_key)
-    if not isinstance(key, X25519PublicKey):
-        raise ConfigurationError(
-            "is no X25519 public key", where=str(path), fix="Ask the store's operator for its sealing key (PEM)."
-        )
-    return key.public_bytes_raw()
-
-
-def _pem(path: Path, read: Any) -> object:
-    try:
-        found: object = read(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except (ValueError, TypeError):
-        raise ConfigurationError("holds no PEM key without a password", where=str(path)) from None
+def period_keys(settings: SidecarSettings) -> PeriodKeys:
+    """The period keys as the sealed file beside the spool has them, if there is one. IntegrityError for damage."""
+    tls, bounds = client_tls(settings.oversight.tls, "oversight.tls"), limits(settings)
+    found = PeriodKeys(
+        producer=settings.producer.name,
+        private_key=keys.producer_key(settings),
+        file=settings.record.spool / "period-keys",
+        channel=lambda: open_channel(settings.oversight.keys, tls, bounds),
+        now=now,
+        jitter=random.random,
+    )
+    with naming("record.spool"):
+        found.load()
     return found
 
 
-def _trust(path: Path) -> Trust:
+def about(settings: SidecarSettings, described: Describer) -> Details:
+    """What the `open` record says of this sidecar: what it guards and where, its version, and who holds the data.
+
+    (CISA security requirements I.A.1; 28 CFR 202.1103(d)(1), 202.1104(c)(1).)
+    """
     try:
-        return Trust.parse(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(f"cannot be read: {error.strerror}", where=str(path)) from None
-    except TlogError as error:
-        raise ConfigurationError(
-            f"is no trust file: {error}", where=str(path), fix="It holds `log <vkey>` and `quorum none|<name>` lines."
-        ) from None
+        release: str | None = version("customhouse")
+    except PackageNotFoundError:  # run from a source tree that is not installed
+        release = None
+    services = sorted({one.path.removeprefix("/").rpartition("/")[0] for one in described})
+    holder = settings.holder
+    return {
+        "services": services[:MAX_SERVICES],
+        "upstream": settings.upstream.address,
+        "listen": [one.address for one in settings.listen],
+        "version": release,
+        "holder_name": None if holder is None else holder.name,
+        "holder_address": None if holder is None else holder.address,
+        "holder_contact": None if holder is None else holder.contact,
+    }

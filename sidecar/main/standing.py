@@ -6,31 +6,63 @@ from collections.abc import Awaitable, Callable, Mapping
 from sidecar.attributes.directory import Directory
 from sidecar.attributes.subjects_index import SubjectIndex
 from sidecar.decision.bundle import Activated
+from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import DecideError
 from sidecar.main.build import FILE_SECONDS, clock
-from sidecar.observability.metrics import Gauges
+from sidecar.main.policy import Current, PolicyFolder
+from sidecar.observability.metrics import CallStats, Gauges
 from sidecar.record import PolicyRef, RecordType
 from sidecar.vocabulary import ReasonCode
 
 Announce = Callable[[RecordType, Mapping[str, str | int | bool | list[str] | None]], Awaitable[None]]
 
 
+class Changes:
+    """Passes on, from any thread, that something which open calls rest on has changed. Made on the event loop.
+
+    What reads files is made before there is an enforcement point to be told: until `connect` nothing is passed on.
+    """
+
+    def __init__(self) -> None:
+        self._loop = asyncio.get_running_loop()
+        self._told: Callable[[], None] | None = None
+
+    def connect(self, told: Callable[[], None]) -> None:
+        """Whom to tell, on the event loop, from now on."""
+        self._told = told
+
+    def tell(self) -> None:
+        """Something has changed."""
+        self._loop.call_soon_threadsafe(self._pass_on)
+
+    def _pass_on(self) -> None:
+        if self._told is not None:
+            self._told()
+
+
 class InForce:
-    """The `Standing` of the pipeline."""
+    """The `Standing` of the pipeline.
+
+    The age of the policy is counted from when its folder was last seen to hold it: while the folder is healthy a bundle
+    stays in force for ever, and one that its folder no longer holds (or that nobody can read) for `max_age` seconds.
+    """
 
     def __init__(self, active: Activated, directory: Directory, index: SubjectIndex, max_age: float) -> None:
-        """`max_age` of the policy in seconds, from its activation by this process."""
-        self._active, self._directory, self._index, self._max_age = active, directory, index, max_age
+        """`active` was activated just now."""
+        self.decisions = Current(active)
+        self._directory, self._index, self._max_age = directory, index, max_age
         self._policy = PolicyRef(revision=active.revision)
-        self._since = clock()
+        self._seen_at = clock()
+        self._problem: str | None = None
 
     def policy(self, now: float) -> PolicyRef:
         """The active policy. DecideError past its greatest age."""
-        if now - self._since > self._max_age:
+        if now - self._seen_at > self._max_age:
             raise DecideError(
                 "the policy is too old to decide by",
                 reason=ReasonCode.POLICY_ERROR,
-                operator=f"policy {self._active.revision} has been active longer than policy.max_age. Renew the bundle.",
+                operator=f"policy {self._policy.revision} has not been seen in its folder for longer than "
+                f"policy.max_age: {self._problem or 'nobody looks'}. Install a bundle that loads.",
             )
         return self._policy
 
@@ -42,11 +74,15 @@ class InForce:
         """Revision of the subject index."""
         return self._index.revision
 
+    def revisions(self) -> tuple[str, str, str]:
+        """Revisions of policy, directory and index: what a cached decision was made under."""
+        return self.decisions.active.revision, self._directory.revision, self._index.revision
+
     def status(self, now: float) -> dict[str, object]:
         """For `sidecar status`."""
         return {
-            "policy": self._active.revision,
-            "policy_age_seconds": int(now - self._since),
+            "policy": self.decisions.active.revision,
+            "policy_age_seconds": int(now - self._seen_at),
             "directory": self._directory.revision,
             "directory_age_seconds": int(self._directory.age(now)),
             "index": self._index.revision,
@@ -60,35 +96,37 @@ class InForce:
             for name, part in (("directory", self._directory), ("subject index", self._index))
             if part.error is not None
         ]
+        if self._problem is not None:
+            found.append(f"policy: the folder's bundle is refused, the one before stays in force: {self._problem}")
         if not self._directory.fresh(now):
             found.append("directory: too old, so personnel are refused. Build and install a new snapshot")
         if not self._index.fresh(now):
             found.append("subject index: too old, so every data subject is unknown. Build and install a new one")
-        if now - self._since > self._max_age:
-            found.append("policy: past policy.max_age, so every call is refused. Renew the bundle")
+        if now - self._seen_at > self._max_age:
+            found.append("policy: past policy.max_age, so every call is refused. Install a bundle that loads")
         return found
 
     def gauges(self) -> Gauges:
         """For metrics."""
         return {
-            "policy_age_seconds": ("Age of the active policy", lambda: clock() - self._since),
+            "policy_age_seconds": ("Since the policy was last seen in its folder", lambda: clock() - self._seen_at),
+            "policy_refused": ("1 while the folder's bundle is refused", lambda: float(self._problem is not None)),
             "directory_age_seconds": ("Age of the directory snapshot", lambda: self._directory.age(clock())),
             "index_age_seconds": ("Age of the subject index", lambda: self._index.age(clock())),
         }
 
     async def announce(self, say: Announce) -> None:
         """Record what is in force at the start."""
-        details: dict[str, str | int | bool | list[str] | None] = {
-            "revision": self._active.revision,
-            "tests": self._active.tests_passed,
-            "by": "start",
-        }
-        await say("policy_activated", details)
+        await self._activated(say, "start")
         await say("directory_activated", {"revision": self._directory.revision})
         await say("index_activated", {"revision": self._index.revision})
 
+    async def _activated(self, say: Announce, by: str) -> None:
+        active = self.decisions.active
+        await say("policy_activated", {"revision": active.revision, "tests": active.tests_passed, "by": by})
+
     async def follow(self, say: Announce, changed: Callable[[], None]) -> None:
-        """Look at the files every second; record each activation, then call `changed`. Runs until cancelled."""
+        """Look at the snapshots every second; record each activation, then call `changed`. Runs until cancelled."""
         followed: tuple[tuple[RecordType, Directory | SubjectIndex], ...] = (
             ("directory_activated", self._directory),
             ("index_activated", self._index),
@@ -99,3 +137,24 @@ class InForce:
                 if await asyncio.to_thread(part.reload_if_changed):
                     changed()
                     await say(kind, {"revision": part.revision})
+
+    async def follow_policy(
+        self, folder: PolicyFolder, say: Announce, changed: Callable[[], None], log: OperatorLog, stats: CallStats
+    ) -> None:
+        """Look at the policy folder every second; put in force what passes, and say what does not. Until cancelled."""
+        while True:
+            await asyncio.sleep(FILE_SECONDS)
+            found = await asyncio.to_thread(folder.look)
+            if folder.problem is not None and folder.problem != self._problem:
+                log.error("policy_refused", in_force=self._policy.revision, detail=folder.problem)
+                stats.event("policy_refused")
+            self._problem = folder.problem
+            if folder.holds:
+                self._seen_at = clock()
+            if found is not None:
+                # No await between these: a decision, its revision in the record and the cache change together.
+                self.decisions.adopt(found)
+                self._policy = PolicyRef(revision=found.revision)
+                changed()
+                log.warning("policy_activated", revision=found.revision, tests=found.tests_passed)
+                await self._activated(say, "folder")

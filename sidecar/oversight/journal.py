@@ -74,8 +74,11 @@ class Journal:
         self._prev: str | None = None
         self._unanswered: tuple[Header, Item] | None = None
 
-    async def open(self, storage: Storage, keys: EpochKeys) -> None:
-        """Begin an epoch: its `open` record names the last record of the newest epoch before it."""
+    async def open(self, storage: Storage, keys: EpochKeys, about: Details | None = None) -> None:
+        """Begin an epoch: its `open` record names the last record of the newest epoch before it.
+
+        `about` says under which rules the store keeps records; it stands there too.
+        """
         last = _latest(storage)
         self._epoch = uuid7(self._outside.now(), self._outside.random(10))
         key = self._outside.random(KEY_SIZE)
@@ -85,7 +88,7 @@ class Journal:
         if last is not None and last.last_digest is not None:
             self._prev = encode_digest(last.last_digest)
             details = {"previous_epoch": last.epoch, "previous_seq": last.last_seq, "previous_hash": self._prev}
-        await self.write("open", details)
+        await self.write("open", {**(about or {}), **details})
 
     async def close(self) -> None:
         """End the epoch: nothing more will come under it."""

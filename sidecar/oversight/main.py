@@ -17,13 +17,13 @@ from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import oversight_pb2_grpc
 from sidecar.errors import ConfigurationError
-from sidecar.observability.logs import make_logger
+from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.oversight import private_keys
 from sidecar.oversight.append import Appending, AppendService
 from sidecar.oversight.committer import Committer
 from sidecar.oversight.ingest import Header, check_batch
 from sidecar.oversight.integrator import Integrator
-from sidecar.oversight.journal import Journal, Outside
+from sidecar.oversight.journal import Details, Journal, Outside
 from sidecar.oversight.key_service import KeyServicer
 from sidecar.oversight.keys import KeyVault, read_key_encryption_key
 from sidecar.oversight.openings import EpochKeys, Opener
@@ -74,12 +74,15 @@ class Store:
 
 def run(settings: OversightSettings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError or IntegrityError at start."""
-    return uvloop.run(serve(settings, make_logger("oversight")))
+    log = make_logger("oversight")
+    quiet_libraries(log)
+    return uvloop.run(serve(settings, log))
 
 
 async def serve(settings: OversightSettings, log: FilteringBoundLogger) -> int:
     """As `run`, in this event loop. 0: asked to stop; 1: something failed that only a person or a restart mends."""
     loop = asyncio.get_running_loop()
+    loop.set_exception_handler(unhandled(log))
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
@@ -87,7 +90,8 @@ async def serve(settings: OversightSettings, log: FilteringBoundLogger) -> int:
         store = _compose(settings, log, stack)
         # The first step finishes what a crash interrupted and refuses to go on from what contradicts itself.
         await store.publisher.step()
-        await store.journal.open(store.storage, store.epoch_keys)
+        about: Details = {"retention_years": settings.retention.years}
+        await store.journal.open(store.storage, store.epoch_keys, about)
         followers = [
             asyncio.ensure_future(work)
             for work in (store.publisher.run(), _follow(store, store.opener.step), _follow(store, store.index.step))

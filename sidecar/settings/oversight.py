@@ -71,7 +71,7 @@ class Reviewers(Section):
 
 
 class Retention(Section):
-    """How long records are kept, from the end of the engagement (28 CFR 202.1101)."""
+    """How long records are kept, from the end of the engagement (28 CFR 202.1101); stated in the store's own records."""
 
     years: Annotated[int, Field(ge=10)] = 10
 

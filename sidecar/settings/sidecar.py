@@ -5,7 +5,18 @@ from typing import Annotated, ClassVar, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
-from sidecar.settings.values import Address, Duration, FilePath, HostPort, Leeway, Section, Settings, Size, later
+from sidecar.settings.values import (
+    Address,
+    Duration,
+    FilePath,
+    HostPort,
+    Leeway,
+    Section,
+    Settings,
+    Size,
+    is_loopback,
+    later,
+)
 from sidecar.vocabulary import ACTIONS, Level
 
 Country = Annotated[str, Field(pattern=r"^[A-Z]{2}$")]
@@ -56,7 +67,10 @@ class Producer(Section):
 
 
 class Listener(Section):
-    """A door. `address` is host:port or unix:DIRECTORY; a socket names the one workload that may use it."""
+    """A door. `address` is host:port or unix:DIRECTORY; a socket names the one workload that may use it.
+
+    `plaintext: true` is TCP without TLS, for development on a loopback address: such callers have no identity.
+    """
 
     door: Annotated[
         Literal["proxy"],
@@ -65,14 +79,25 @@ class Listener(Section):
     address: Address
     tls: ServerTls | None = None
     workload: Text | None = None
+    plaintext: bool = False
 
     @model_validator(mode="after")
     def _identity(self) -> Self:
-        unix = self.address.startswith("unix:")
-        if unix and self.tls is None and self.workload is None:
-            raise ValueError("a Unix socket listener names its workload, or carries tls with client_ca")
-        if not unix and self.workload is not None:
+        mutual = self.tls is not None and self.tls.client_ca is not None
+        if self.address.startswith("unix:"):
+            if self.plaintext:
+                raise ValueError("plaintext is for TCP; a Unix socket needs no TLS")
+            if not mutual and self.workload is None:
+                raise ValueError("a Unix socket listener names its workload, or carries tls with client_ca")
+            if mutual and self.workload is not None:
+                raise ValueError("workload or tls.client_ca: each of them says who calls")
+            return self
+        if self.workload is not None:
             raise ValueError("workload is for Unix sockets; over TCP the caller's certificate says who it is")
+        if self.plaintext and (self.tls is not None or not is_loopback(self.address)):
+            raise ValueError("plaintext is for a loopback address such as 127.0.0.1:8443, and without tls")
+        if not self.plaintext and self.tls is None:
+            raise ValueError("a TCP listener carries tls (cert, key, client_ca)")
         return self
 
 
@@ -188,7 +213,7 @@ class Bundle(Section):
 
 
 class Policy(Section):
-    """The policy bundle and how old it may be."""
+    """The policy bundle. `max_age` counts from when its folder was last seen to hold the bundle in force."""
 
     bundle: Bundle
     max_age: Duration = 7 * 86400.0

@@ -1,5 +1,6 @@
 """How durations, sizes, paths and addresses are spelled in settings, and what every mapping in them is."""
 
+import ipaddress
 import re
 from collections.abc import Mapping
 from pathlib import Path
@@ -42,6 +43,15 @@ def _host_port(value: object) -> object:
     if match is None or int(match[1]) > _LAST_PORT:
         raise ValueError("an address is host:port or [ipv6]:port")
     return value
+
+
+def is_loopback(address: str) -> bool:
+    """Whether only this host can reach a `HostPort`."""
+    host = address.rpartition(":")[0].removeprefix("[").removesuffix("]")
+    try:
+        return ipaddress.ip_address(host).is_loopback
+    except ValueError:
+        return host == "localhost"
 
 
 def _address(value: object, info: ValidationInfo) -> object:

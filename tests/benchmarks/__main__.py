@@ -69,6 +69,8 @@ def main() -> int:
         progress.print(f"[{time.monotonic() - began:5.0f} s] {text}", style="dim", markup=False, highlight=False)
 
     os.sched_setaffinity(0, {machine.LOAD})
+    # Where it is set, the engine notes a stack for each expression that is undefined: a tenth of an evaluation.
+    os.environ.pop("RUST_BACKTRACE", None)
     try:
         with ExitStack() as stack:
             run = Run(folder, scale, say, stack)

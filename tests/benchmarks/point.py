@@ -31,7 +31,7 @@ from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code
-from sidecar.main import build, process
+from sidecar.main import build, composition
 from sidecar.main.records import Records
 from sidecar.main.standing import InForce
 from sidecar.observability.calls import CallObserver
@@ -93,14 +93,17 @@ async def compose(path: Path, ids: list[int], stack: AsyncExitStack, log: Operat
         cache=DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries),
         revisions=lambda: (active.revision, directory.revision, index.revision),
     )
+    tokens = build.tokens(settings)
+    following = asyncio.ensure_future(tokens.run())  # keys and revocations go stale when nobody reads them
+    stack.callback(following.cancel)
     stats, pool = CallStats(), RandomPool()
     parts = Parts(
         identifier=Identifier(
-            tokens=build.tokens(settings), people=directory, workloads=build.workloads(settings),
+            tokens=tokens, people=directory, workloads=build.workloads(settings),
             binding=settings.identity.bind_to_workload,
         ),
         describer=build.describer(settings), classifier=Classifier(index), decisions=decisions,
-        recorder=records.recorder, upstream=Memory(ids), circumstances=process._circumstances(settings, None),
+        recorder=records.recorder, upstream=Memory(ids), circumstances=composition.circumstances(settings, None),
         standing=InForce(active, directory, index, settings.policy.max_age), preparations=Preparations(),
         observer=CallObserver(stats, None, random.SystemRandom().getrandbits),
         levels=settings.record.levels.model_dump(), reflection=False,

@@ -160,6 +160,13 @@ async def test_an_answer_that_names_a_hundred_thousand_is_refused(rig):
     assert (reply.final.code, reply.message) in ((Code.PERMISSION_DENIED, None), (Code.RESOURCE_EXHAUSTED, None))
 
 
+async def test_an_answer_of_two_million_empty_records_is_refused(rig):
+    """They hold nothing, but each has to be looked at."""
+    rig.upstream.reply = lambda _message: answer(b"\x0a\x00" * 2_000_000)
+    reply = await rig.unary(b"", method="ListProfiles")
+    assert (reply.final.code, reply.message) in ((Code.PERMISSION_DENIED, None), (Code.RESOURCE_EXHAUSTED, None))
+
+
 async def test_a_message_full_of_any_values_is_refused(rig, api):
     described_by(rig, api)
     new = api.method("/t.S/Find").request.plan.new

@@ -49,7 +49,9 @@ def refused(deployment: Deployment, answer: Answer, said: str) -> None:
 # -- messages and methods ------------------------------------------------------------------------------------------------
 
 
-@pytest.mark.parametrize("data", [b"\xff\xff\xff", b"\x08", b"\x12\x7f", b"\x0b\x0b\x0b", b"\x12\x02\xff\xfe"], ids=repr)
+@pytest.mark.parametrize(
+    "data", [b"\xff\xff\xff", b"\x08", b"\x12\x7f", b"\x0b\x0b\x0b", b"\x12\x02\xff\xfe"], ids=repr
+)
 @pytest.mark.parametrize("method", ["GetProfile", "ListMessages", "ImportContacts"])
 def test_a_message_that_cannot_be_read_is_refused(deployed: Deployment, method: str, data: bytes) -> None:
     if (method, data) == ("ListMessages", b"\x12\x02\xff\xfe"):
@@ -69,7 +71,10 @@ def test_a_bad_message_in_the_middle_of_a_stream_ends_it(deployed: Deployment) -
     assert (recorded.status, recorded.effects[0], recorded.effects[-1]) == ("INVALID_ARGUMENT", "permit", "deny")
 
 
-@pytest.mark.parametrize("path", [f"/{SERVICE}/DropTable", "/no.such.Service/Get", "/x", "/", f"/{SERVICE}/", "/a/b/c", f"/{SERVICE}/getprofile"])
+@pytest.mark.parametrize(
+    "path",
+    [f"/{SERVICE}/DropTable", "/no.such.Service/Get", "/x", "/", f"/{SERVICE}/", "/a/b/c", f"/{SERVICE}/getprofile"],
+)
 def test_an_unknown_method_is_unimplemented_and_recorded(deployed: Deployment, path: str) -> None:
     answer = deployed.caller().call(path, [b"anything"], deployed.metadata())
     refused(deployed, answer, "UNIMPLEMENTED undescribed_method")
@@ -114,7 +119,11 @@ def unsigned(claims: dict[str, object]) -> str:
 def test_bad_tokens_are_refused_and_recorded(deployed: Deployment) -> None:
     now, good = int(time.time()), deployed.token("amy")
     head, payload, signature = good.split(".")
-    other_kid = base64.urlsafe_b64encode(json.dumps({"alg": "ES256", "kid": "who-knows", "typ": "at+jwt"}).encode()).rstrip(b"=").decode()
+    other_kid = (
+        base64.urlsafe_b64encode(json.dumps({"alg": "ES256", "kid": "who-knows", "typ": "at+jwt"}).encode())
+        .rstrip(b"=")
+        .decode()
+    )
     claims = json.loads(base64.urlsafe_b64decode(payload + "=="))
     tokens = {
         "not a token": "x", "empty": "", "alg none": unsigned(claims), "unknown kid": f"{other_kid}.{payload}.{signature}",
@@ -181,7 +190,9 @@ def test_headers_in_the_sidecars_name_are_stripped_and_set_anew(deployed: Deploy
     for gone in ("x-customhouse-person-bin", "x-customhouse-anything", "x-forwarded-client-cert"):
         assert seen.header(gone) == []
     trace = str(seen.header("traceparent")[0]).split("-")
-    assert (trace[1], trace[2] == "b7ad6b7169203331") == ("0af7651916cd43dd8448eb211c80319c", False), "the caller's trace goes on"
+    assert (trace[1], trace[2] == "b7ad6b7169203331") == ("0af7651916cd43dd8448eb211c80319c", False), (
+        "the caller's trace goes on"
+    )
     recorded = deployed.recorded(answer.call_id).decisions[0]["trace"]
     assert (recorded["trace_id"], recorded["span_id"], recorded["from"]) == (trace[1], trace[2], "caller")
 
@@ -223,7 +234,10 @@ GARBAGE = {
 
 @pytest.mark.parametrize("what", GARBAGE)
 def test_garbage_on_the_port_harms_nobody(deployed: Deployment, what: str) -> None:
-    for connect in (lambda: socket.create_connection(("127.0.0.1", deployed.world.ports["proxy"]), timeout=5), lambda: secure(deployed)):
+    for connect in (
+        lambda: socket.create_connection(("127.0.0.1", deployed.world.ports["proxy"]), timeout=5),
+        lambda: secure(deployed),
+    ):
         with connect() as raw:
             try:
                 raw.sendall(GARBAGE[what])

@@ -35,7 +35,9 @@ class Folder:
         tree = yaml.safe_load((self.path / "sidecar.yaml").read_text())
         tree["policy"]["bundle"]["folder"] = str(self.policy)
         file = self.path / "changed.yaml"
-        file.write_text(yaml.safe_dump(changed(tree, {key.replace("__", "."): value for key, value in changes.items()})))
+        file.write_text(
+            yaml.safe_dump(changed(tree, {key.replace("__", "."): value for key, value in changes.items()}))
+        )
         return sidecar(command, "--config", file, seconds=40)
 
 
@@ -53,7 +55,7 @@ def refused(done: subprocess.CompletedProcess[str], code: int, *words: str) -> N
 
 
 def copied(folder: Folder) -> Path:
-    return Path(shutil.copytree(POLICIES, folder.path / "policies"))
+    return Path(shutil.copytree(POLICIES, folder.path / "own-policies"))
 
 
 def edit(file: Path, old: str, new: str) -> int:
@@ -66,7 +68,11 @@ def edit(file: Path, old: str, new: str) -> int:
 
 def test_a_policy_that_does_not_compile_is_refused_with_file_and_line(folder: Folder) -> None:
     policies = copied(folder)
-    line = edit(policies / "sidecar" / "residency.rego", "call.workload == true\n\taction := input.action.name", "call.workload == == true")
+    line = edit(
+        policies / "sidecar" / "residency.rego",
+        "call.workload == true\n\taction := input.action.name",
+        "call.workload == == true",
+    )
     done = folder.start(policy__bundle__folder=str(policies))
     refused(done, 2, "residency.rego", f":{line}")
     assert not (folder.path / "spool" / "0").exists(), "nothing was begun"
@@ -75,7 +81,9 @@ def test_a_policy_that_does_not_compile_is_refused_with_file_and_line(folder: Fo
 def test_a_policy_with_a_construct_on_which_engines_differ_is_refused(folder: Folder) -> None:
     policies = copied(folder)
     text = (policies / "sidecar" / "egress.rego").read_text()
-    (policies / "sidecar" / "egress.rego").write_text(text + '\nloose if {\n\tnot startswith(input.subject.person.status, "a")\n}\n')
+    (policies / "sidecar" / "egress.rego").write_text(
+        text + '\nloose if {\n\tnot startswith(input.subject.person.status, "a")\n}\n'
+    )
     refused(folder.start(policy__bundle__folder=str(policies)), 2, "egress.rego", f":{text.count(chr(10)) + 3}")
 
 
@@ -93,7 +101,9 @@ def test_policies_without_tests_or_denials_are_refused(folder: Folder, tmp_path:
     open_house = write_policy(tmp_path / "open")
     file = open_house / "sidecar" / "decision.rego"
     file.write_text(f"package sidecar\n\ndecision := {json.dumps(PERMIT)}\n")
-    (open_house / "sidecar" / "decision_test.rego").write_text("package sidecar.trial_test\n\ntest_it if {\n\t1 == 1\n}\n")
+    (open_house / "sidecar" / "decision_test.rego").write_text(
+        "package sidecar.trial_test\n\ntest_it if {\n\t1 == 1\n}\n"
+    )
     refused(folder.start(policy__bundle__folder=str(open_house)), 2, "denied")
     refused(folder.start(policy__bundle__folder=str(tmp_path / "nowhere")), 2, "nowhere")
 
@@ -118,7 +128,9 @@ def test_policies_without_tests_or_denials_are_refused(folder: Folder, tmp_path:
     ],
     ids=lambda value: next(iter(value)) if isinstance(value, dict) else None,
 )
-def test_settings_that_cannot_be_meant_are_refused(folder: Folder, changes: dict[str, object], code: int, words: list[str]) -> None:
+def test_settings_that_cannot_be_meant_are_refused(
+    folder: Folder, changes: dict[str, object], code: int, words: list[str]
+) -> None:
     refused(folder.start(**changes), code, *words)
 
 
@@ -194,7 +206,9 @@ def problems(deployment: Deployment) -> str:
     return "; ".join(deployment.status("variant.yaml")["problems"])  # type: ignore[arg-type]
 
 
-def test_a_damaged_list_of_revocations_refuses_everybody_and_the_operator_sees_why(deployed: Deployment, tmp_path: Path) -> None:
+def test_a_damaged_list_of_revocations_refuses_everybody_and_the_operator_sees_why(
+    deployed: Deployment, tmp_path: Path
+) -> None:
     with deployed.variant(policy__bundle__folder=str(write_policy(tmp_path))):
         assert ask(deployed).status == "OK"
         before = damaged(deployed, "revoked.jsonl", b'{"jti": ')
@@ -207,11 +221,17 @@ def test_a_damaged_list_of_revocations_refuses_everybody_and_the_operator_sees_w
         assert problems(deployed) == ""
 
 
-def test_a_damaged_list_of_approvers_grants_nothing_and_the_operator_sees_why(deployed: Deployment, tmp_path: Path) -> None:
+def test_a_damaged_list_of_approvers_grants_nothing_and_the_operator_sees_why(
+    deployed: Deployment, tmp_path: Path
+) -> None:
     with deployed.variant(policy__bundle__folder=str(write_policy(tmp_path))):
         before = damaged(deployed, "approvers.yaml", b"approvers: nobody")
         try:
-            wait(lambda: "approvers.yaml" in deployed.log("variant") or "approvers.yaml" in problems(deployed), 10, "it is noticed")
+            wait(
+                lambda: "approvers.yaml" in deployed.log("variant") or "approvers.yaml" in problems(deployed),
+                10,
+                "it is noticed",
+            )
             assert "approvers.yaml" in problems(deployed)
             assert ask(deployed, exception="EX-1").status != "OK"
         finally:
@@ -257,10 +277,10 @@ def test_an_obligation_that_nobody_knows_refuses(deployed: Deployment, tmp_path:
     assert "watermark" in deployed.log("variant")
 
 
-@pytest.mark.parametrize(
-    "wrong", [{"effect": "maybe"}, {"reasons": []}, {"surprise": 1}], ids=str
-)
-def test_a_decision_of_the_wrong_shape_is_no_decision(deployed: Deployment, tmp_path: Path, wrong: dict[str, object]) -> None:
+@pytest.mark.parametrize("wrong", [{"effect": "maybe"}, {"reasons": []}, {"surprise": 1}], ids=str)
+def test_a_decision_of_the_wrong_shape_is_no_decision(
+    deployed: Deployment, tmp_path: Path, wrong: dict[str, object]
+) -> None:
     """Refused at the start where activation can see it; where it cannot, every such call is, and the record says so."""
     folder = write_policy(tmp_path, **wrong)
     deployed.write_variant(policy__bundle__folder=str(folder))
@@ -282,7 +302,13 @@ def test_a_clock_that_jumps_refuses_what_is_then_too_old_and_nothing_is_lost(
     assert library is not None, "faketime is installed without its library"
     hand = deployed.folder / "clock"
     hand.write_text("+0")
-    command = ["env", f"LD_PRELOAD={library}", f"FAKETIME_TIMESTAMP_FILE={hand}", "FAKETIME_NO_CACHE=1", "FAKETIME_DONT_FAKE_MONOTONIC=1"]
+    command = [
+        "env",
+        f"LD_PRELOAD={library}",
+        f"FAKETIME_TIMESTAMP_FILE={hand}",
+        "FAKETIME_NO_CACHE=1",
+        "FAKETIME_DONT_FAKE_MONOTONIC=1",
+    ]
     said, ids = {}, []
     with deployed.variant(command):
         for jump in ("+0", "+2h", "-2h", "+9h", "+0"):
@@ -299,7 +325,11 @@ def test_a_clock_that_jumps_refuses_what_is_then_too_old_and_nothing_is_lost(
     assert said["+9h"].split()[0] in ("UNAUTHENTICATED", "UNAVAILABLE")
     for call_id, status in ids:
         assert deployed.recorded(call_id).status == status
-    chain = [leaf["seq"] for leaf, _ in deployed.records(producer="profiles-frankfurt-1") if leaf["epoch"] == epoch_of(deployed, ids[0][0])]
+    chain = [
+        leaf["seq"]
+        for leaf, _ in deployed.records(producer="profiles-frankfurt-1")
+        if leaf["epoch"] == epoch_of(deployed, ids[0][0])
+    ]
     assert chain == list(range(len(chain))), "one chain, whatever the clock said"
 
 

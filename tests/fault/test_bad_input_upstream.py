@@ -130,7 +130,9 @@ def test_a_field_given_twice_is_read_by_the_service_as_the_sidecar_read_it(deplo
     cast = deployed.world.cast
     twice = b"".join(pb.GetProfileRequest(user_id=user).SerializeToString() for user in (cast.german, cast.us))
     assert deployed.call("GetProfile", twice, token="niall").said == "PERMISSION_DENIED not_us_personnel"
-    answer = deployed.call("GetProfile", b"".join((twice, pb.GetProfileRequest(user_id=cast.german).SerializeToString())), token="niall")
+    answer = deployed.call(
+        "GetProfile", b"".join((twice, pb.GetProfileRequest(user_id=cast.german).SerializeToString())), token="niall"
+    )
     assert answer.status == "OK"
     seen = deployed.upstream.calls_of(answer.call_id)[0].requests[0]
     assert seen == pb.GetProfileRequest(user_id=cast.german).SerializeToString()
@@ -146,7 +148,10 @@ def test_an_answer_about_somebody_else_is_decided_again(deployed: Deployment) ->
         assert answer.said == "PERMISSION_DENIED not_us_personnel", country
         assert not any(answer.messages)
         recorded = deployed.recorded(answer.call_id)
-        assert [(one["phase"], one["decision"]["effect"]) for one in recorded.decisions] == [("request", "permit"), ("response", "deny")]
+        assert [(one["phase"], one["decision"]["effect"]) for one in recorded.decisions] == [
+            ("request", "permit"),
+            ("response", "deny"),
+        ]
 
 
 def test_a_country_in_an_answer_only_makes_things_more_sensitive(deployed: Deployment) -> None:
@@ -180,7 +185,9 @@ def test_an_answer_without_end_is_cut_at_the_limit(deployed: Deployment) -> None
     assert deployed.recorded(answer.call_id).status == "RESOURCE_EXHAUSTED"
 
 
-@pytest.mark.parametrize("code", [one for one in grpc.StatusCode if one is not grpc.StatusCode.OK], ids=lambda one: one.name)
+@pytest.mark.parametrize(
+    "code", [one for one in grpc.StatusCode if one is not grpc.StatusCode.OK], ids=lambda one: one.name
+)
 def test_the_services_status_passes_and_its_words_do_not(deployed: Deployment, code: grpc.StatusCode) -> None:
     """Amy's permit withholds fields, so nothing of the service's own words, headers or trailers may pass."""
 
@@ -202,7 +209,9 @@ def test_a_free_permit_lets_the_services_words_pass_but_not_in_the_sidecars_name
     deployed: Deployment, tmp_path_factory: pytest.TempPathFactory
 ) -> None:
     def talking(seen, requests, context):
-        context.send_initial_metadata([("x-said", "hello"), ("x-customhouse-call-id", "forged"), ("x-customhouse-person", "root")])
+        context.send_initial_metadata(
+            [("x-said", "hello"), ("x-customhouse-call-id", "forged"), ("x-customhouse-person", "root")]
+        )
         context.set_trailing_metadata([("x-after", "bye"), ("x-customhouse-anything", "forged")])
         yield pb.Profile(user_id=1).SerializeToString()
 
@@ -218,6 +227,8 @@ def test_a_free_permit_lets_the_services_words_pass_but_not_in_the_sidecars_name
 def test_the_service_lets_nobody_in_but_the_sidecar(deployed: Deployment) -> None:
     assert get(deployed, port="upstream").status == "UNAVAILABLE"
     before = len(deployed.upstream.seen)
-    assert get(deployed, certificate="proxy", port="upstream").status == "UNAVAILABLE", "not even the sidecar's other certificate"
+    assert get(deployed, certificate="proxy", port="upstream").status == "UNAVAILABLE", (
+        "not even the sidecar's other certificate"
+    )
     assert len(deployed.upstream.seen) == before
     assert deployed.stage.doctor().returncode == 0

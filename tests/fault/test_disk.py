@@ -27,9 +27,16 @@ RECOVERY_SECONDS = 10.0
 def small_disk(folder: Path) -> Iterator[Path]:
     """A tmpfs of its own. Skips where nothing may be mounted."""
     folder.mkdir()
-    done = subprocess.run(["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)], capture_output=True, text=True, check=False)
+    done = subprocess.run(
+        ["mount", "-t", "tmpfs", "-o", f"size={SIZE}", "tmpfs", str(folder)],
+        capture_output=True,
+        text=True,
+        check=False,
+    )
     if done.returncode != 0:
-        pytest.skip(f"a small file system cannot be mounted here: {done.stderr.strip()}; run as root with CAP_SYS_ADMIN")
+        pytest.skip(
+            f"a small file system cannot be mounted here: {done.stderr.strip()}; run as root with CAP_SYS_ADMIN"
+        )
     try:
         yield folder
     finally:
@@ -101,7 +108,9 @@ def test_a_full_disk_permits_nothing_unrecorded_and_recovers_by_itself(deployed:
         deployed.stage.start_store()
         ballast.unlink()
         begun = time.monotonic()
-        took = wait(lambda: any(one.status == "OK" for one in load.since(begun)), RECOVERY_SECONDS, "calls go through again")
+        took = wait(
+            lambda: any(one.status == "OK" for one in load.since(begun)), RECOVERY_SECONDS, "calls go through again"
+        )
         time.sleep(1.0)
         after = load.since(begun + took + 0.5)
     slowest = sorted(one.seconds for one in refused)
@@ -146,8 +155,14 @@ def test_a_start_on_a_full_disk_says_so_and_serves_once_there_is_space(deployed:
     assert "Traceback" not in done.stderr
     assert "No space left" in done.stderr and str(disk) in done.stderr
     ballast.unlink()
-    deployed.processes.start("variant", [*command(), str(deployed.folder / "variant.yaml")], lambda: "problems" in status(deployed))
-    wait(lambda: deployed.call("GetProfile", pb.GetProfileRequest(user_id=1), port="abroad").status == "OK", 10, "it serves")
+    deployed.processes.start(
+        "variant", [*command(), str(deployed.folder / "variant.yaml")], lambda: "problems" in status(deployed)
+    )
+    wait(
+        lambda: deployed.call("GetProfile", pb.GetProfileRequest(user_id=1), port="abroad").status == "OK",
+        10,
+        "it serves",
+    )
     deployed.delivered(20, "variant.yaml")
     assert deployed.recorded(before.call_id).status == "OK"
     assert deployed.audit().returncode == 0

@@ -55,8 +55,12 @@ class Load:
             while not self._stop.wait(PAUSE):
                 token = dice.choice(("amy", "amy", "niall", "amy-forged"))
                 user = dice.choice((cast.us, cast.german, cast.us_too, cast.unlisted))
-                method = dice.choice(("GetProfile", "GetProfile", "GetProfile", "ListMessages", "Sync", "ImportContacts"))
-                request = (pb.Contact if method == "ImportContacts" else pb.GetProfileRequest)(user_id=user).SerializeToString()
+                method = dice.choice(
+                    ("GetProfile", "GetProfile", "GetProfile", "ListMessages", "Sync", "ImportContacts")
+                )
+                request = (pb.Contact if method == "ImportContacts" else pb.GetProfileRequest)(
+                    user_id=user
+                ).SerializeToString()
                 times = 1 if method in ("GetProfile", "ListMessages") else 3
                 self._take(caller.call(method, [request] * times, self.deployment.metadata(token), timeout=5.0))
         finally:
@@ -144,7 +148,9 @@ def check(deployment: Deployment, load: Load) -> None:
     assert all(len(one.outcomes) <= 1 for one in calls.values())
     for seen in deployment.upstream.seen:
         assert "permit" in calls[seen.call_id].effects, "nothing was forwarded that was not recorded"
-    assert len({seen.call_id for seen in deployment.upstream.seen}) == len(deployment.upstream.seen), "and nothing twice"
+    assert len({seen.call_id for seen in deployment.upstream.seen}) == len(deployment.upstream.seen), (
+        "and nothing twice"
+    )
     successors = sum(one.outcomes[0]["status"] == "unknown" for one in calls.values() if one.outcomes)
     print(f"{len(records)} records of {len(calls)} calls; {successors} outcomes were written by a successor")
     audit = deployment.audit()

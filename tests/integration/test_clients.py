@@ -31,9 +31,18 @@ def who(deployment: Deployment) -> list[str]:
 def grpcurl(deployed: Deployment, needs: Callable[[str, str], Path]) -> Callable[..., subprocess.CompletedProcess[str]]:
     program = needs("grpcurl", HOW)
 
-    def run(*arguments: str, data: str | None = None, token: str | None = "amy", **headers: str) -> subprocess.CompletedProcess[str]:
+    def run(
+        *arguments: str, data: str | None = None, token: str | None = "amy", **headers: str
+    ) -> subprocess.CompletedProcess[str]:
         sent = [f"{key}: {value}" for key, value in deployed.metadata(token, **headers)]
-        command = [str(program), "-max-time", "10", "-format-error", *who(deployed), *(word for one in sent for word in ("-H", one))]
+        command = [
+            str(program),
+            "-max-time",
+            "10",
+            "-format-error",
+            *who(deployed),
+            *(word for one in sent for word in ("-H", one)),
+        ]
         if data is not None:
             command += ["-d", data]
         address = f"localhost:{deployed.world.ports['proxy']}"
@@ -42,7 +51,9 @@ def grpcurl(deployed: Deployment, needs: Callable[[str, str], Path]) -> Callable
     return run
 
 
-def test_grpcurl_lists_and_describes_the_service_through_the_sidecar(grpcurl: Callable[..., subprocess.CompletedProcess[str]]) -> None:
+def test_grpcurl_lists_and_describes_the_service_through_the_sidecar(
+    grpcurl: Callable[..., subprocess.CompletedProcess[str]],
+) -> None:
     listed = grpcurl("list")
     assert listed.returncode == 0, listed.stderr
     assert SERVICE in listed.stdout.split()
@@ -53,14 +64,18 @@ def test_grpcurl_lists_and_describes_the_service_through_the_sidecar(grpcurl: Ca
     assert "rpc GetProfile ( .sidecar.demo.profiles.v1.GetProfileRequest )" in described.stdout
 
 
-def test_reflection_is_for_identified_callers(grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment) -> None:
+def test_reflection_is_for_identified_callers(
+    grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment
+) -> None:
     nobody = grpcurl("list", token=None)
     assert nobody.returncode != 0
     assert SERVICE not in nobody.stdout
     assert "Unauthenticated" in nobody.stderr
 
 
-def test_grpcurl_reads_a_profile(grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment) -> None:
+def test_grpcurl_reads_a_profile(
+    grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment
+) -> None:
     user = deployed.world.cast.us
     done = grpcurl(f"{SERVICE}/GetProfile", data=json.dumps({"user_id": user}))
     assert done.returncode == 0, done.stderr
@@ -70,7 +85,9 @@ def test_grpcurl_reads_a_profile(grpcurl: Callable[..., subprocess.CompletedProc
     assert "government_id" not in profile
 
 
-def test_grpcurl_shows_a_readable_refusal(grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment) -> None:
+def test_grpcurl_shows_a_readable_refusal(
+    grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment
+) -> None:
     done = grpcurl(f"{SERVICE}/GetProfile", data=json.dumps({"user_id": deployed.world.cast.us}), token="niall")
     assert done.returncode != 0
     assert done.stdout == ""
@@ -86,7 +103,9 @@ def test_grpcurl_shows_a_readable_refusal(grpcurl: Callable[..., subprocess.Comp
 
 
 @pytest.mark.parametrize("method", ["ListMessages", "Sync", "ImportContacts"])
-def test_grpcurl_streams(grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment, method: str) -> None:
+def test_grpcurl_streams(
+    grpcurl: Callable[..., subprocess.CompletedProcess[str]], deployed: Deployment, method: str
+) -> None:
     user = deployed.world.cast.us
     data = json.dumps({"user_id": user}) * (1 if method == "ListMessages" else 3)
     done = grpcurl(f"{SERVICE}/{method}", data=data)
@@ -97,7 +116,9 @@ def test_grpcurl_streams(grpcurl: Callable[..., subprocess.CompletedProcess[str]
     assert done.stdout.count(wanted) == times if times else wanted in done.stdout
 
 
-def test_ghz_under_load_every_call_is_answered_and_recorded_once(deployed: Deployment, needs: Callable[[str, str], Path]) -> None:
+def test_ghz_under_load_every_call_is_answered_and_recorded_once(
+    deployed: Deployment, needs: Callable[[str, str], Path]
+) -> None:
     program = needs("ghz", HOW)
     tls, address = deployed.folder / "tls", f"localhost:{deployed.world.ports['proxy']}"
     metadata = json.dumps(dict(deployed.metadata("amy", ticket="LOAD-1")))

@@ -37,7 +37,6 @@ class Played:
         database.close()
         return rows
 
-
     def us_user(self) -> int:
         with sqlite3.connect(self.folder / "users.sqlite") as database:
             (user,) = database.execute("SELECT id FROM users WHERE country = 'US' LIMIT 1").fetchone()
@@ -93,7 +92,9 @@ def fsck(needs: Callable[[str, str], Path], played: Played) -> Callable[[Path], 
     return run
 
 
-def test_an_independent_verifier_finds_the_log_intact(fsck: Callable[[Path], subprocess.CompletedProcess[str]], played: Played) -> None:
+def test_an_independent_verifier_finds_the_log_intact(
+    fsck: Callable[[Path], subprocess.CompletedProcess[str]], played: Played
+) -> None:
     done = fsck(played.log)
     assert (done.returncode, done.stdout) == (0, "log is intact\n"), done.stderr
 
@@ -273,7 +274,11 @@ UNMARKED = rb"(?<![0-9A-Za-z+/=._-])%s(?![0-9A-Za-z+/=._-])"
 
 
 def places(played: Played) -> dict[str, bytes]:
-    files = [*(played.folder / "logs").iterdir(), *played.folder.glob("spool*/**/*"), *(played.folder / "oversight").rglob("*")]
+    files = [
+        *(played.folder / "logs").iterdir(),
+        *played.folder.glob("spool*/**/*"),
+        *(played.folder / "oversight").rglob("*"),
+    ]
     return {str(file.relative_to(played.folder)): file.read_bytes() for file in files if file.is_file()}
 
 
@@ -281,7 +286,11 @@ def test_no_personal_data_and_no_token_stands_in_logs_spools_or_the_store(played
     user = int(again.people[-7])
     again.call(user)
     time.sleep(1.5)
-    secret = {value.encode() for column in ("email", "phone", "login", "government_id", "handle") for value in played.users(column)}
+    secret = {
+        value.encode()
+        for column in ("email", "phone", "login", "government_id", "handle")
+        for value in played.users(column)
+    }
     words = re.compile(rb"[a-z]+\d+(?:@mail\.example|\.login)?|\+1555\d{7}|\d{3}-\d\d-\d{4}")
     tokens = [file.read_text() for file in (played.folder / "tokens").iterdir()]
     for name, data in places(played).items():
@@ -303,14 +312,18 @@ def test_logs_hold_no_traceback_and_only_json_of_our_own(played: Played) -> None
 
 
 def test_a_body_names_data_subjects_only_by_pseudonym(again: Again) -> None:
-    rows = [json.loads(line) for line in again.ask("search", "--limit", "0", "--json", *again.review).stdout.splitlines()]
+    rows = [
+        json.loads(line) for line in again.ask("search", "--limit", "0", "--json", *again.review).stdout.splitlines()
+    ]
     decisions = [row["body"] for row in rows if row["leaf"]["type"] == "decision"]
     named = [one for body in decisions for one in body["subjects"]]
     assert len(named) > 50
     for one in named:
         assert set(one) == {"class", "ref", "period"}
         assert len(b64decode(one["ref"], validate=True)) == 32
-    assert len({one["ref"] for one in named}) == len(named), "a fresh salt each time: nobody can be followed across records"
+    assert len({one["ref"] for one in named}) == len(named), (
+        "a fresh salt each time: nobody can be followed across records"
+    )
     ids = set(again.people)
     for body in decisions:
         texts = set(strings(body["input"])) | set(strings(body["decision"]))

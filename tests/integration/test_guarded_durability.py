@@ -5,8 +5,8 @@ from collections.abc import Iterator
 import pytest
 from deployment import Answer, Deployment, wait
 
-from sidecar.cli.review import read_trust
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
+from sidecar.oversight.reviewer import read_trust
 
 GRANT = "EX-LEGAL"
 

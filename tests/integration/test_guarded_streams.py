@@ -252,7 +252,9 @@ def test_a_stream_refused_half_way_releases_nothing_more(deployed: Deployment) -
     def straying(seen, requests, context):
         for number, _ in enumerate(requests):
             who = cast.us if number else cast.german
-            yield pb.SyncResponse(profile=pb.Profile(user_id=who, country="DE", email="x@mail.example")).SerializeToString()
+            yield pb.SyncResponse(
+                profile=pb.Profile(user_id=who, country="DE", email="x@mail.example")
+            ).SerializeToString()
 
     with deployed.upstream.behaving("Sync", straying), Talk(deployed, token="niall") as talk:
         assert talk.ask(cast.german).user_id == cast.german
@@ -260,7 +262,11 @@ def test_a_stream_refused_half_way_releases_nothing_more(deployed: Deployment) -
         last = ended(talk.call)
     assert (last.said, last.messages) == ("PERMISSION_DENIED not_us_personnel", [])
     recorded = deployed.recorded(last.call_id)
-    assert (recorded.status, recorded.decisions[-1]["phase"], recorded.effects[-1]) == ("PERMISSION_DENIED", "response", "deny")
+    assert (recorded.status, recorded.decisions[-1]["phase"], recorded.effects[-1]) == (
+        "PERMISSION_DENIED",
+        "response",
+        "deny",
+    )
     assert recorded.outcomes[0]["released"]["us"]["records"] == 0
 
 

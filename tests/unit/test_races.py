@@ -2,6 +2,11 @@
 
 import asyncio
 import dataclasses
+import datetime as dt
+import functools
+import itertools
+import tempfile
+from pathlib import Path
 
 import msgspec
 import pytest
@@ -9,6 +14,7 @@ from pipeline_rig import GERMAN, NOBODY_KNOWS, NOW, US, Records, Rig, Sink, answ
 from pipeline_rig import Exchange as RigExchange
 from trial_api import compile_text, describer
 
+from sidecar.attributes.resource import Classifier
 from sidecar.attributes.subject import Identity
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 from sidecar.enforcement.call import Final
@@ -145,7 +151,6 @@ async def test_the_limit_of_a_grant_holds_whatever_is_asked_next(rig):
 async def test_subjects_decided_one_by_one_are_not_thereby_decided_together(rig):
     """A permit for one subject each is no permit for an answer that names both: the input document differs."""
     rig.engine.rule = lambda request: deny("volume_limit") if _named(request) > 1 else permit()
-    both = pb.Message(sender_id=US, recipient_id=GERMAN, text="hi").SerializeToString()
     found = compile_both()
     with_held_records(rig, describer=found)
     call = rig.call("Ask", service="t.S")
@@ -161,7 +166,6 @@ async def test_subjects_decided_one_by_one_are_not_thereby_decided_together(rig)
     await settled()
     go.set()
     final = await asyncio.wait_for(task, SOON)
-    assert both
     assert (final.code, sink.messages) == (Code.PERMISSION_DENIED, [])
 
 
@@ -170,43 +174,34 @@ def _named(request) -> int:
     return subjects.us + subjects.non_us + subjects.unknown
 
 
-_API: list[object] = []
+API = """
+service S {
+  rpc Ask(stream Who) returns (stream Pair) {
+    option (sidecar.api.v1.access) = {action: "read" resource: "r" subject: REQUEST_FIELD};
+  }
+  rpc Track(Who) returns (stream Point) {
+    option (sidecar.api.v1.access) = {action: "read" resource: "r" subject: REQUEST_FIELD};
+  }
+  rpc Put(stream Who) returns (Pair) {
+    option (sidecar.api.v1.access) = {action: "write" resource: "r" subject: REQUEST_FIELD};
+  }
+}
+message Who { string id = 1 [(sidecar.api.v1.subject_id) = {}]; }
+message Pair {
+  option (sidecar.api.v1.record) = {};
+  string one = 1 [(sidecar.api.v1.subject_id) = {}];
+  string other = 2 [(sidecar.api.v1.subject_id) = {}];
+  string text = 3 [(sidecar.api.v1.data) = {category: "communication_content"}];
+}
+message Point { string at = 1 [(sidecar.api.v1.data) = {category: "precise_geolocation"}]; }
+"""
 
 
+@functools.cache
 def compile_both():
     """`Ask`: each request names somebody, an answer may name two. `Track`: a request names somebody, answers nobody."""
-    if not _API:
-        import tempfile
-        from pathlib import Path
-
-        with tempfile.TemporaryDirectory() as folder:
-            _API.append(
-                compile_text(
-                    Path(folder),
-                    """
-                    service S {
-                      rpc Ask(stream Who) returns (stream Pair) {
-                        option (sidecar.api.v1.access) = {action: "read" resource: "r" subject: REQUEST_FIELD};
-                      }
-                      rpc Track(Who) returns (stream Point) {
-                        option (sidecar.api.v1.access) = {action: "read" resource: "r" subject: REQUEST_FIELD};
-                      }
-                      rpc Put(stream Who) returns (Pair) {
-                        option (sidecar.api.v1.access) = {action: "write" resource: "r" subject: REQUEST_FIELD};
-                      }
-                    }
-                    message Who { string id = 1 [(sidecar.api.v1.subject_id) = {}]; }
-                    message Pair {
-                      option (sidecar.api.v1.record) = {};
-                      string one = 1 [(sidecar.api.v1.subject_id) = {}];
-                      string other = 2 [(sidecar.api.v1.subject_id) = {}];
-                      string text = 3 [(sidecar.api.v1.data) = {category: "communication_content"}];
-                    }
-                    message Point { string at = 1 [(sidecar.api.v1.data) = {category: "precise_geolocation"}]; }
-                    """,
-                )
-            )
-    return describer(_API[0])
+    with tempfile.TemporaryDirectory() as folder:
+        return describer(compile_text(Path(folder), API))
 
 
 # -- a permit does not outlive itself --------------------------------------------------------------------------------
@@ -242,9 +237,7 @@ async def test_trailers_stay_reduced_once_anything_in_the_call_was_under_obligat
 
 async def test_an_exception_that_has_ended_no_longer_carries_a_stream(rig):
     ends = "2026-11-18T10:00:30Z"
-    import datetime
-
-    instant = datetime.datetime.fromisoformat(ends).timestamp()
+    instant = dt.datetime.fromisoformat(ends).timestamp()
     rig.now = instant - 20
     rig.identifier.identity = msgspec.structs.replace(rig.identifier.identity, expires_at=instant + 3600)
     rig.grants.grant = ExceptionGrant(
@@ -347,18 +340,15 @@ async def test_one_slow_recheck_does_not_keep_other_streams_alive(rig):
     first, second = Dialogue(rig), None
     try:
         await first.ask(wants(US))
-        slow = rig.records.decisions[0].call_id
         rig.upstream.exchanges.clear()
         second = Dialogue(rig)
         await second.ask(wants(US))
-        third = rig.upstream.exchanges[-1]
-        records.holds = lambda entry: hasattr(entry, "phase") and entry.call_id in {slow, "call-2"} and not records.held
+        records.holds = lambda entry: hasattr(entry, "phase") and not records.held
         rig.engine.rule = lambda _request: deny("personnel_ineligible") if records.held else permit()
         rig.point.reconsider()
         await until(lambda: records.held)
         done, _ = await asyncio.wait([first.task, second.task], timeout=2, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
-        assert third
     finally:
         records.gate.set()
         watch.cancel()
@@ -428,8 +418,6 @@ async def test_a_recheck_asks_the_index_again(rig):
 
         def fresh(self, now: float) -> bool:
             return True
-
-    from sidecar.attributes.resource import Classifier
 
     index = Moving()
     found = compile_both()
@@ -579,9 +567,7 @@ async def test_a_refused_request_is_recorded_as_of_the_request_while_an_answer_i
     asked = asyncio.create_task(stream.ask(wants(US)))
     await until(lambda: records.held)
     await stream.give(synced(NOBODY_KNOWS))
-    records.fail = lambda entry: False
     records.holds = lambda _entry: False
-    rig.standing.error = None
     records.gate.set()
     await asked
     stream._asks.put_nowait(b"\xff\xff")
@@ -604,3 +590,46 @@ async def test_unary_headers_and_trailers_wait_for_the_answer_s_decision(rig):
     reply = await rig.unary()
     assert dict(reply.headers).keys() == {"x-customhouse-call-id"}
     assert reply.final.trailing == ()
+
+
+async def test_a_call_that_is_cancelled_twice_is_ended_all_the_same():
+    """The caller goes, and the server is being stopped: the second comes while the first is being dealt with."""
+    for steps, more in itertools.product(range(1, 30), range(4)):
+        rig = Rig()
+        rig.upstream.answers, rig.upstream.ends = [letter(US, US), letter(US, GERMAN)], False
+        task = asyncio.create_task(rig.point.stream(rig.call("ListMessages"), several(get(US), then=asyncio.Event()), Sink()))
+        for _ in range(steps):
+            await asyncio.sleep(0)
+        task.cancel()
+        for _ in range(more):
+            await asyncio.sleep(0)
+        task.cancel()
+        await asyncio.gather(task, return_exceptions=True)
+        await settled()
+        assert rig.point._streams._open == set(), (steps, more)
+        assert [one.cancelled for one in rig.upstream.exchanges] in ([], [True]), (steps, more)
+        assert len(rig.records.outcomes) == 1, (steps, more)
+        assert rig.records.log[-1] is rig.records.outcomes[0], (steps, more)
+
+
+async def test_a_recheck_that_cannot_even_be_refused_ends_the_stream(rig):
+    """A fault in deciding again, and another in recording it: the permit is not in force any more."""
+    records = with_held_records(rig)
+    watch = asyncio.create_task(rig.point.watch())
+    stream = Dialogue(rig)
+    try:
+        await stream.ask(wants(US))
+
+        def broken(_entry):
+            raise RuntimeError("a bug of ours")
+
+        records.fail = broken
+        rig.point.reconsider()
+        await asyncio.sleep(0.6)
+        records.fail = lambda _entry: False
+        assert (await asyncio.wait_for(asyncio.shield(stream.task), 1)).code is Code.UNAVAILABLE
+        assert not watch.done()
+    finally:
+        watch.cancel()
+        stream.task.cancel()
+        await asyncio.gather(watch, stream.task, return_exceptions=True)

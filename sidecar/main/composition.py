@@ -1,0 +1,151 @@
+"""The parts of a running sidecar, put together."""
+
+import random
+import time
+from collections.abc import Callable, Coroutine
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from typing import Any
+
+from sidecar.attributes.resource import Classifier, Describer
+from sidecar.attributes.subject import Identifier
+from sidecar.attributes.tokens import TokenVerifier
+from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
+from sidecar.enforcement.circumstances import Circumstances
+from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.pipeline import EnforcementPoint
+from sidecar.enforcement.prepared import Preparations
+from sidecar.enforcement.transport import OperatorLog
+from sidecar.enforcement.upstream import GrpcUpstream
+from sidecar.errors import Code, DecideError, EnforceError, StageError
+from sidecar.exceptions.store import GrantStore
+from sidecar.main import build, grants, renewal
+from sidecar.main.build import clock, now
+from sidecar.main.policy import PolicyFolder
+from sidecar.main.records import Records, about
+from sidecar.main.standing import Changes, InForce
+from sidecar.observability.calls import CallObserver
+from sidecar.observability.metrics import CallStats
+from sidecar.observability.traces import Telemetry
+from sidecar.settings.sidecar import SidecarSettings
+from sidecar.spool.epoch import RandomPool, uuid7
+
+_SCHEMAS = frozenset(f"grpc.reflection.{one}.ServerReflection/ServerReflectionInfo" for one in ("v1", "v1alpha"))
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Composed:
+    """A sidecar without its doors: what they hand calls to, and what is read and run beside it."""
+
+    settings: SidecarSettings
+    point: EnforcementPoint
+    records: Records
+    standing: InForce
+    stats: CallStats
+    cache: DecisionCache
+    tokens: TokenVerifier
+    grants: GrantStore | None
+    upstream: GrpcUpstream
+    policy: PolicyFolder
+    log: OperatorLog
+
+    def work(self) -> list[Coroutine[Any, Any, None]]:
+        """What runs in the background until cancelled."""
+        say = self.records.say
+        work = [
+            self.tokens.run(),
+            self.point.watch(),
+            self.standing.follow(say, self.changed),
+            self.standing.follow_policy(self.policy, say, self.changed, self.log, self.stats),
+            renewal.follow(self.upstream, self.log),
+            *self.records.run(),
+        ]
+        return work if self.grants is None else [*work, self.grants.run()]
+
+    def changed(self) -> None:
+        """Policy, directory or index is another: nothing decided before may be used again."""
+        self.cache.drop()
+        self.point.reconsider()
+
+    def problems(self) -> list[str]:
+        """What an operator has to mend."""
+        found = [*self.standing.problems(clock()), *self.records.problems(), *self.tokens.problems()]
+        if self.grants is not None:
+            found += [f"exceptions: {name}: {why}" for name, why in self.grants.status().problems.items()]
+        return found
+
+
+async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Telemetry, stack: AsyncExitStack) -> Composed:
+    """Make every part and begin the records; `stack` takes them down again. ConfigurationError or IntegrityError."""
+    changes = Changes()
+    link = build.upstream(settings)
+    stack.push_async_callback(link.close)
+    directory, index = build.directory(settings, log), build.index(settings, log)
+    active = build.policy(settings)
+    described = await build.reflected(settings)
+    records = Records.open(settings, log)
+    stack.push_async_callback(records.close)
+    await records.start(about(settings, described))
+    standing = InForce(active, directory, index, settings.policy.max_age)
+    await standing.announce(records.say)
+    stats, cache = CallStats(), DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries)
+    tokens = build.tokens(settings, log, changes.tell)
+    granted = grants.recorded(settings, log, records.say, changes.tell)
+    pool = RandomPool()
+    point = EnforcementPoint(
+        Parts(
+            identifier=Identifier(
+                tokens=tokens,
+                people=directory,
+                workloads=build.workloads(settings),
+                binding=settings.identity.bind_to_workload,
+            ),
+            describer=described,
+            classifier=Classifier(index),
+            decisions=CachedDecisionPoint(inner=standing.decisions, cache=cache, revisions=standing.revisions),
+            recorder=records.recorder,
+            upstream=link,
+            circumstances=circumstances(settings, granted),
+            standing=standing,
+            preparations=Preparations(),
+            observer=observer(settings, described, stats, telemetry),
+            levels=settings.record.levels.model_dump(),
+            reflection=settings.describe.reflection == "identified",
+            report=lambda error: _report(log, error),
+            clock=clock,
+            new_id=lambda: uuid7(now(), pool.take(10)),
+        )
+    )
+    changes.connect(point.reconsider)
+    folder = PolicyFolder(settings.policy.bundle.folder, active, deadline_seconds=settings.decision.deadline)
+    return Composed(
+        settings=settings, point=point, records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
+        grants=granted, upstream=link, policy=folder, log=log,
+    )  # fmt: skip
+
+
+def observer(settings: SidecarSettings, described: Describer, stats: CallStats, telemetry: Telemetry) -> CallObserver:
+    """Counts and traces calls under the names that the API has; any other is `_OTHER`."""
+    schemas = _SCHEMAS if settings.describe.reflection == "identified" else frozenset()
+    return CallObserver(stats, telemetry.tracer, random.SystemRandom().getrandbits, known_methods(described, schemas))
+
+
+def known_methods(described: Describer, more: frozenset[str]) -> Callable[[str], bool]:
+    """Whether "package.Service/Method" is one of the API's, or one of `more`."""
+    return lambda method: method in more or described.kind(f"/{method}") is not None
+
+
+def circumstances(settings: SidecarSettings, granted: GrantStore | None) -> Circumstances:
+    """What of a call's metadata is believed, and in which form."""
+    return Circumstances(
+        ticket_pattern=settings.record.ticket_pattern,
+        justification_pattern=settings.record.justification_pattern,
+        destination=build.destination(settings),
+        grants=granted,
+    )
+
+
+def _report(log: OperatorLog, error: StageError) -> None:
+    """Refusals of bad callers are counted and recorded; the log is for what an operator can mend."""
+    if error.code is Code.UNAVAILABLE or isinstance(error, EnforceError | DecideError):
+        log.error("refused", stage=error.stage, reason=error.reason or "", detail=error.operator)

@@ -1,0 +1,57 @@
+"""The exception grants, joined to the records and to the calls that are open."""
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar.enforcement.transport import OperatorLog
+from sidecar.exceptions.store import GrantEvent, GrantStore
+from sidecar.main import build
+from sidecar.main.build import clock
+from sidecar.main.standing import Announce
+from sidecar.settings.sidecar import SidecarSettings
+
+
+def recorded(
+    settings: SidecarSettings, log: OperatorLog, say: Announce, changed: Callable[[], None]
+) -> GrantStore | None:
+    """The grants, read once; None without `exceptions`. On the event loop.
+
+    Every opening, use and end is recorded by `say`; `changed` is called when one is opened or ends.
+    """
+    loop = asyncio.get_running_loop()
+    pending: set[asyncio.Task[None]] = set()
+
+    async def write(event: GrantEvent) -> None:
+        grant = event.grant
+        await say(event.type, {
+            "id": grant.id, "person": grant.person, "ticket": grant.ticket, "requested_by": grant.requested_by,
+            "approvers": list(grant.approvers), "expires": grant.expires, "why": event.why, "call_id": event.call_id,
+        })  # fmt: skip
+
+    def record(event: GrantEvent) -> None:
+        task = loop.create_task(write(event))
+        pending.add(task)
+        task.add_done_callback(pending.discard)
+        if event.type != "exception_used":
+            changed()
+
+    store = opened(settings, log, record)
+    if store is not None:
+        store.load()
+    return store
+
+
+def opened(
+    settings: SidecarSettings, log: OperatorLog | None, on_event: Callable[[GrantEvent], None]
+) -> GrantStore | None:
+    """The grants, not read yet; None without `exceptions`."""
+    if settings.exceptions is None:
+        return None
+    return GrantStore(
+        folder=settings.exceptions.grants,
+        approvers=settings.exceptions.approvers,
+        clock=clock,
+        on_event=on_event,
+        max_window=settings.exceptions.max_window,
+        report=build.reporter(log),
+    )
