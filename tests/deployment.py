@@ -6,7 +6,7 @@ runs beside the first as `variant`.
 """
 
 import atexit
-import datetime
+import datetime as dt
 import functools
 import json
 import shutil
@@ -20,6 +20,7 @@ from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, field, replace
 from pathlib import Path
+from typing import Self
 
 import grpc
 import yaml
@@ -200,7 +201,7 @@ class Deployment:
         self._callers: dict[tuple[str | None, str], Caller] = {}
         self.upstream = Puppet(self.world)
 
-    def __enter__(self) -> "Deployment":
+    def __enter__(self) -> Self:
         try:
             self.stage.start_store()
             self.start_sidecar()
@@ -276,7 +277,7 @@ class Deployment:
 
     def people(self, *extra: Tree, without: str | None = None) -> None:
         """Build the directory anew, with more people or without somebody, and wait until it is in force."""
-        stamp = datetime.datetime.now(datetime.UTC).strftime(staff.STAMP)
+        stamp = dt.datetime.now(dt.UTC).strftime(staff.STAMP)
         rows, (file, entities) = staff.people(stamp, without=without), staff.write(self.folder, stamp)
         rows += [{**rows[0], **one} for one in extra]
         file.write_text("".join(json.dumps(row) + "\n" for row in rows))
@@ -287,13 +288,13 @@ class Deployment:
 
     def grant(self, name: str, **payload: object) -> None:
         """An exception signed by both approvers, for a minute from now."""
-        now = datetime.datetime.now(datetime.UTC).replace(microsecond=0)
+        now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         document: Tree = {
             "id": name,
             "scope": {"services": [SERVICE], "categories": sorted(world._categories()), "subjects": "us"},
             "justification": "legal_order", "ticket": "LEG-9", "requested_by": "uma",
             "not_before": now.strftime(staff.STAMP),
-            "expires": (now + datetime.timedelta(seconds=60)).strftime(staff.STAMP), **payload,
+            "expires": (now + dt.timedelta(seconds=60)).strftime(staff.STAMP), **payload,
         }  # fmt: skip
         signed = b""
         for approver, key in self.world.approvers.items():

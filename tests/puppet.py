@@ -39,8 +39,8 @@ class Seen:
 
     @property
     def call_id(self) -> str:
-        """The id under which the sidecar forwarded the call."""
-        return str(self.header("x-customhouse-call-id")[0])
+        """The id under which the sidecar forwarded the call; empty for what is no guarded call (`sidecar doctor`)."""
+        return "".join(map(str, self.header("x-customhouse-call-id")))
 
 
 class Puppet(grpc.GenericRpcHandler):

@@ -14,11 +14,12 @@ from sidecar.errors import ConfigurationError, IntegrityError
 
 FINDING = 1
 USAGE = 2
+_ANY_WIDTH = 10_000
 
 
 def out() -> Console:
-    """Standard output, for what was asked."""
-    return Console(soft_wrap=True, highlight=False, emoji=False)
+    """Standard output, for what was asked. Into a file or a pipe nothing is folded or cut to a width."""
+    return Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else _ANY_WIDTH)
 
 
 def err() -> Console:

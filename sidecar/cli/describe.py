@@ -1,9 +1,9 @@
 """`sidecar describe`."""
 
 import json
+from collections.abc import Iterator
 
-from rich.table import Table
-
+from sidecar.attributes.report import Row
 from sidecar.cli.console import FINDING, out, plain
 from sidecar.main.build import describer
 from sidecar.settings.sidecar import SidecarSettings
@@ -16,12 +16,22 @@ def show(settings: SidecarSettings, *, as_json: bool) -> int:
     if as_json:
         out().print(json.dumps(report.to_json()), markup=False)
         return FINDING if report.unannotated else 0
-    table = Table("method", "status", "action", "resource", "subject", "categories", "subject fields")
     for row in report.methods:
-        cells = (row.method, row.status, row.action, row.resource, row.subject, ", ".join(row.categories),
-                 ", ".join(row.subject_fields))  # fmt: skip
-        table.add_row(*map(plain, cells))
-    out().print(table)
+        out().print(plain(row.method), style="bold")
+        for name, value in _said(row):
+            out().print(plain(f"    {name:<16}{value}"))
     for line in report.unannotated:
         out().print(plain(line), style="yellow")
     return FINDING if report.unannotated else 0
+
+
+def _said(row: Row) -> Iterator[tuple[str, str]]:
+    """What there is to say of a method; an undescribed one has nothing but its status."""
+    found = {
+        "status": row.status,
+        "action": f"{row.action} {row.resource}".strip(),
+        "subject": row.subject,
+        "categories": ", ".join(row.categories),
+        "subject fields": ", ".join(row.subject_fields),
+    }
+    return ((name, value) for name, value in found.items() if value)

@@ -77,7 +77,7 @@ def search(
     producer: Annotated[str, typer.Option(help="Producer's name.")] = "",
     call_id: Annotated[str, typer.Option("--call-id", help="Call id.")] = "",
     subject: Annotated[str, typer.Option(help="Exact id of a data subject.")] = "",
-    subject_kind: Annotated[str, typer.Option("--subject-kind", help="What kind of id --subject is.")] = "",
+    subject_kind: Annotated[str, typer.Option("--subject-kind", help="What kind of id --subject is.")] = "person",
     kind: Annotated[str, typer.Option("--type", help="Record type: decision, outcome, open, ...")] = "",
     service: Annotated[str, typer.Option(help="Full name of a guarded service.")] = "",
     category: Annotated[str, typer.Option(help="Data category.")] = "",
@@ -89,7 +89,7 @@ def search(
 
     asked = {
         "person": person, "reason": reason, "effect": effect, "since": since, "until": until, "trace": trace,
-        "producer": producer, "call_id": call_id, "subject": subject, "subject_kind": subject_kind, "type": kind,
+        "producer": producer, "call_id": call_id, "subject": subject, "subject_kind": subject_kind if subject else "", "type": kind,
         "service": service, "category": category,
     }  # fmt: skip
     with Reviewer(store, ca, cert, key) as reviewer:

@@ -52,7 +52,9 @@ def row(record: pb.StoredRecord) -> dict[str, object]:
 
 def table(records: list[pb.StoredRecord]) -> Table:
     """Records for people: who, what, when, why, and how it ended."""
-    shown = Table("index", "time", "type", "who", "what", "effect", "why", "call")
+    shown = Table()
+    for name in ("index", "time", "type", "who", "what", "effect", "why", "call"):
+        shown.add_column(name, overflow="fold")  # an id that was cut short cannot be asked for again
     for record in records:
         leaf, body = document(record.leaf), document(record.body) if record.body else {}
         cells = (record.index, _at(leaf, "time")[:19], _at(leaf, "type"), *_middle(body), _at(leaf, "call_id"))

@@ -13,13 +13,15 @@ One event loop, no threads.
 
 from collections.abc import Callable
 from dataclasses import dataclass
+from hashlib import sha256
 from typing import NamedTuple, Protocol
 
 from sidecar.vocabulary import AccessRequest, Decision
 
 Revisions = tuple[str, ...]
-_ENTRY_BYTES = 1024
-"""What an entry takes beside its key: the decision, the tuple and the slot."""
+_ENTRY_BYTES = 320
+"""What an entry takes: the digest of its question, the tuple, the slot. Equal decisions are one object."""
+_MOST_SHARED = 4096
 
 
 class DecisionPoint(Protocol):
@@ -49,13 +51,14 @@ class _Entry(NamedTuple):
 class DecisionCache:
     """Decisions by question. `clock` is monotonic seconds."""
 
-    __slots__ = ("_bytes", "_clock", "_entries", "_generation", "_max_bytes", "_max_entries", "hits", "misses")
+    __slots__ = ("_bytes", "_clock", "_entries", "_generation", "_max_bytes", "_max_entries", "_shared", "hits", "misses")
 
     def __init__(self, *, clock: Callable[[], float], entries: int = 65_536, max_bytes: int = 32 << 20) -> None:
         self._clock = clock
         self._max_entries = entries
         self._max_bytes = max_bytes
         self._entries: dict[bytes, _Entry] = {}
+        self._shared: dict[Decision, Decision] = {}
         self._bytes = 0
         self._generation = 0
         self.hits = 0
@@ -71,7 +74,7 @@ class DecisionCache:
 
     def get(self, canonical: bytes, revisions: Revisions) -> Decision | None:
         """The decision on an equal question, while it lives."""
-        entry = self._entries.get(canonical)
+        entry = self._entries.get(sha256(canonical).digest())
         if entry is not None and entry.expires > self._clock() and entry.revisions == revisions:
             self.hits += 1
             return entry.decision
@@ -98,25 +101,34 @@ class DecisionCache:
         life = float(decision.ttl_seconds) if valid_for is None else min(decision.ttl_seconds, valid_for)
         if life <= 0 or ticket.generation != self._generation or self._max_entries <= 0:
             return False
-        size = len(canonical) + _ENTRY_BYTES
-        if size > self._max_bytes:
+        if self._max_bytes < _ENTRY_BYTES:
             return False
-        self._forget(canonical)
-        while self._entries and (len(self._entries) >= self._max_entries or self._bytes + size > self._max_bytes):
+        key = sha256(canonical).digest()
+        self._forget(key)
+        while self._entries and (
+            len(self._entries) >= self._max_entries or self._bytes + _ENTRY_BYTES > self._max_bytes
+        ):
             self._forget(next(iter(self._entries)))
-        self._entries[canonical] = _Entry(ticket.at + life, revisions, decision)
-        self._bytes += size
+        self._entries[key] = _Entry(ticket.at + life, revisions, self._one(decision))
+        self._bytes += _ENTRY_BYTES
         return True
+
+    def _one(self, decision: Decision) -> Decision:
+        """The object that stands for all equal decisions: there are few, and thousands of questions."""
+        if len(self._shared) >= _MOST_SHARED:
+            self._shared.clear()
+        return self._shared.setdefault(decision, decision)
 
     def drop(self) -> None:
         """Forget everything, and whatever is being decided now: policy, directory or index changed."""
         self._generation += 1
         self._entries.clear()
+        self._shared.clear()
         self._bytes = 0
 
-    def _forget(self, canonical: bytes) -> None:
-        if self._entries.pop(canonical, None) is not None:
-            self._bytes -= len(canonical) + _ENTRY_BYTES
+    def _forget(self, key: bytes) -> None:
+        if self._entries.pop(key, None) is not None:
+            self._bytes -= _ENTRY_BYTES
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

@@ -18,7 +18,8 @@ from sidecar.errors import DecideError
 from sidecar.vocabulary import AccessRequest, Decision, ReasonCode
 
 _SLOW_SECONDS: Final = 0.002
-"""An evaluation that holds the event loop longer than this sends the next ones to threads."""
+"""An evaluation that takes more of this thread's time sends the next ones to threads. Not wall time: being pre-empted on
+a busy machine says nothing about the policy."""
 _AWAY_CALLS: Final = 200
 """How many calls stay off the loop after a slow one."""
 _THREADS: Final = 2
@@ -40,7 +41,7 @@ class EmbeddedEngine:
         self,
         engine: _engine.Engine,
         *,
-        clock: Callable[[], float] = time.perf_counter,
+        clock: Callable[[], float] = time.thread_time,
         offload: Offload = asyncio.to_thread,
     ) -> None:
         self._engine = engine

@@ -68,7 +68,8 @@ def naming(key: str) -> Iterator[None]:
         if error.where.startswith(key):
             raise
         where = f"{key}: {error.where}" if error.where else key
-        raise ConfigurationError(error.what, where=where, value=error.value, fix=error.fix) from None
+        fix = error.fix or "Mend the file, or correct the path."
+        raise ConfigurationError(error.what, where=where, value=error.value, fix=fix) from None
 
 
 def policy(settings: SidecarSettings) -> Activated:

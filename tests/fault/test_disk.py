@@ -10,6 +10,7 @@ from collections import Counter
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Self
 
 import pytest
 from deployment import Answer, Deployment, wait
@@ -58,7 +59,7 @@ class Load:
         self._deployment, self._stop = deployment, threading.Event()
         self._threads = [threading.Thread(target=self._go_on) for _ in range(WORKERS)]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for one in self._threads:
             one.start()
         return self
@@ -153,7 +154,8 @@ def test_a_start_on_a_full_disk_says_so_and_serves_once_there_is_space(deployed:
     )
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
-    assert "No space left" in done.stderr and str(disk) in done.stderr
+    assert "No space left" in done.stderr
+    assert str(disk) in done.stderr
     ballast.unlink()
     deployed.processes.start(
         "variant", [*command(), str(deployed.folder / "variant.yaml")], lambda: "problems" in status(deployed)

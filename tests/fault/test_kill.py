@@ -11,6 +11,7 @@ from collections import Counter
 from collections.abc import Iterator
 from dataclasses import dataclass, field
 from pathlib import Path
+from typing import Self
 
 import pytest
 from deployment import Answer, Deployment, wait
@@ -38,7 +39,7 @@ class Load:
         self._stop = threading.Event()
         self._threads = [threading.Thread(target=self._go_on, args=(number,)) for number in range(THREADS)]
 
-    def __enter__(self) -> "Load":
+    def __enter__(self) -> Self:
         for one in self._threads:
             one.start()
         return self

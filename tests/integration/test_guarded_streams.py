@@ -4,6 +4,7 @@ import queue
 import threading
 import time
 from collections.abc import Iterator
+from typing import Self
 
 import grpc
 import pytest
@@ -38,7 +39,7 @@ class Talk:
         metadata = deployment.metadata(token)
         self.call = deployment.caller("console", port).open(method, iter(self._say.get, None), metadata, timeout)
 
-    def __enter__(self) -> "Talk":
+    def __enter__(self) -> Self:
         return self
 
     def __exit__(self, *_: object) -> None:
@@ -111,9 +112,11 @@ def test_a_stream_is_cut_when_its_person_leaves_and_others_go_on(deployed: Deplo
     recorded = deployed.recorded(cut.call_id)
     assert (recorded.status, recorded.effects[-1]) == ("PERMISSION_DENIED", "deny")
     seen = deployed.upstream.calls_of(cut.call_id)[0]
-    assert seen.ended.wait(5) and seen.given_up, "the service was told to stop"
+    assert seen.ended.wait(5)
+    assert seen.given_up, "the service was told to stop"
     kept = deployed.recorded(stayer.call_id)
-    assert len(kept.decisions) >= 2 and set(kept.effects) == {"permit"}, "the change made it be decided again"
+    assert set(kept.effects) == {"permit"}
+    assert len(kept.decisions) >= 2, "the change made it be decided again"
 
 
 def test_a_stream_is_cut_when_its_person_becomes_ineligible(deployed: Deployment) -> None:
@@ -172,7 +175,8 @@ def test_a_caller_who_cancels_cancels_the_service_and_leaves_an_outcome(deployed
         call_id = talk.call_id
         talk.call.cancel()
     seen = deployed.upstream.calls_of(call_id)[0]
-    assert seen.ended.wait(5) and seen.given_up
+    assert seen.ended.wait(5)
+    assert seen.given_up
     recorded = deployed.recorded(call_id)
     assert (recorded.status, recorded.outcomes[0]["complete"]) == ("CANCELLED", True)
     assert recorded.outcomes[0]["messages"] == {"in": 1, "out": 1}
@@ -191,7 +195,8 @@ def test_a_cancelled_upload_is_not_taken_for_a_whole_one(deployed: Deployment) -
         before = len(deployed.upstream.seen)
         seen = deployed.upstream.seen[-1]
         assert seen.ended.wait(5)
-        assert seen.given_up and not seen.finished
+        assert seen.given_up
+        assert not seen.finished
         assert deployed.recorded(seen.call_id).status == "CANCELLED"
 
 
@@ -239,7 +244,8 @@ def test_a_stream_of_pages_drops_us_records_from_each(deployed: Deployment) -> N
     answer = deployed.call("ListProfiles", pb.ListProfilesRequest(page_size=60), token="niall")
     assert answer.status == "OK"
     page = pb.ListProfilesResponse.FromString(answer.messages[0])
-    assert page.profiles and not {one.country for one in page.profiles} & {"US", "PR", "ZZ"}
+    assert page.profiles
+    assert not {one.country for one in page.profiles} & {"US", "PR", "ZZ"}
     outcome = deployed.recorded(answer.call_id).outcomes[0]
     assert outcome["dropped"] == 60 - len(page.profiles)
     assert outcome["released"]["us"]["records"] == outcome["released"]["unknown"]["records"] == 0

@@ -2,7 +2,9 @@
 
 import functools
 import http.server
+import io
 import json
+import re
 import sqlite3
 import threading
 from collections.abc import Iterator
@@ -354,11 +356,17 @@ class TestAnsweringStore:
         assert len(ran.out.splitlines()) == 6
         assert [one.limit for one in store.asked] == [6, 2]
 
-    def test_for_people(self, shell: Shell, asks: list[object], monkeypatch: pytest.MonkeyPatch) -> None:
-        monkeypatch.setenv("COLUMNS", "200")
+    def test_for_people(self, shell: Shell, asks: list[object]) -> None:
         ran = shell("oversight", "search", *asks)
         assert ran.code == 0
         assert ran.out.count("2026-11-22T10:00:00") == 10
+
+    def test_nothing_is_cut_on_a_narrow_terminal(self, store: Answering) -> None:
+        console = Console(width=60, record=True, emoji=False, file=io.StringIO())
+        console.print(table([store.record(3)]))
+        shown = "".join(re.findall(r"[^\s│]+", console.export_text()))
+        assert "2026-11-22T10" in shown
+        assert "…" not in shown
 
     def test_nothing_found_is_a_finding(self, shell: Shell, asks: list[object]) -> None:
         ran = shell("oversight", "search", "--person", "nobody", "--json", *asks)
@@ -411,9 +419,8 @@ class TestRecords:
     def test_whatever_it_is_it_is_shown_and_nothing_else_happens(self, leaf: bytes, body: bytes) -> None:
         record = pb.StoredRecord(index=3, leaf=leaf, body=body, attested=True, standing="chain")
         assert "\x1b" not in json.dumps(row(record))
-        console = Console(width=300, record=True, emoji=False, file=open("/dev/null", "w"))  # noqa: SIM115
+        console = Console(width=300, record=True, emoji=False, file=io.StringIO())
         console.print(table([record]))
-        console.file.close()
         text = console.export_text()
         assert "\x1b" not in text
         assert "\x07" not in text
@@ -427,9 +434,8 @@ class TestRecords:
             "input": {"subject": {"kind": "personnel", "person": {"id": "amy"}, "workload": {"id": "spiffe://x/y"}}},
             "decision": {"effect": "deny", "reasons": [{"code": "no_rule"}, {"code": "late"}]},
         }  # fmt: skip
-        console = Console(width=300, record=True, emoji=False, file=open("/dev/null", "w"))  # noqa: SIM115
+        console = Console(width=300, record=True, emoji=False, file=io.StringIO())
         console.print(table([pb.StoredRecord(index=3, leaf=self.LEAF, body=json.dumps(body).encode())]))
-        console.file.close()
         text = console.export_text()
         for word in ("amy", "a.B/C (request)", "deny", "no_rule, late", "2026-11-22T10:00:00", "open"):
             assert word in text
