@@ -41,7 +41,9 @@ class StageError(Exception):
     stage: ClassVar[str] = ""
     default: ClassVar[Code] = Code.UNAVAILABLE
 
-    def __init__(self, message: str, *, reason: str | None = None, code: Code | None = None, operator: str = "") -> None:
+    def __init__(
+        self, message: str, *, reason: str | None = None, code: Code | None = None, operator: str = ""
+    ) -> None:
         super().__init__(message)
         self.message = message
         self.reason = reason

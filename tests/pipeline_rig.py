@@ -30,7 +30,13 @@ from sidecar.vocabulary import AccessRequest, Decision, ExceptionGrant, Person, 
 
 US, GERMAN, NOBODY_KNOWS = 1, 2, 3
 NOW = 1_795_000_000.0
-PERMIT = {"effect": "permit", "reasons": [{"code": "ok", "message": "", "rule": "test"}], "obligations": [], "advice": [], "ttl_seconds": 30}
+PERMIT = {
+    "effect": "permit",
+    "reasons": [{"code": "ok", "message": "", "rule": "test"}],
+    "obligations": [],
+    "advice": [],
+    "ttl_seconds": 30,
+}
 SERVICE = "sidecar.demo.profiles.v1.Profiles"
 
 
@@ -40,7 +46,12 @@ def deny(*codes: str) -> dict[str, object]:
 
 
 def permit(*obligations: dict[str, object], ttl: int = 30, code: str = "ok") -> dict[str, object]:
-    return {**PERMIT, "obligations": list(obligations), "ttl_seconds": ttl, "reasons": [{"code": code, "message": "", "rule": "t"}]}
+    return {
+        **PERMIT,
+        "obligations": list(obligations),
+        "ttl_seconds": ttl,
+        "reasons": [{"code": code, "message": "", "rule": "t"}],
+    }
 
 
 def describer() -> Describer:
@@ -58,7 +69,9 @@ class Identifiers:
     error: IdentifyError | None = None
     asked: int = 0
 
-    def identify(self, metadata: Metadata, identities: tuple[str, ...], certificate: bytes | None, now: float) -> Identity:
+    def identify(
+        self, metadata: Metadata, identities: tuple[str, ...], certificate: bytes | None, now: float
+    ) -> Identity:
         self.asked += 1
         if self.error is not None:
             raise self.error
@@ -70,12 +83,26 @@ def personnel(*people: str, expires_at: float = NOW + 3600) -> Identity:
         Subject(kind="personnel", person=Person(id=one), workload=Workload(id="spiffe://t/console", operated_from="US"))
         for one in people or ("amy",)
     )
-    return Identity(subjects=subjects, person=subjects[0].person.id, workload="spiffe://t/console", own=None, expires_at=expires_at, directory="d1")
+    return Identity(
+        subjects=subjects,
+        person=subjects[0].person.id,
+        workload="spiffe://t/console",
+        own=None,
+        expires_at=expires_at,
+        directory="d1",
+    )
 
 
 def user(number: int) -> Identity:
     subject = Subject(kind="data_subject", workload=Workload(id="spiffe://t/web", operated_from="US"))
-    return Identity(subjects=(subject,), person=None, workload="spiffe://t/web", own=("person", str(number)), expires_at=NOW + 60, directory=None)
+    return Identity(
+        subjects=(subject,),
+        person=None,
+        workload="spiffe://t/web",
+        own=("person", str(number)),
+        expires_at=NOW + 60,
+        directory=None,
+    )
 
 
 class Index:
@@ -262,19 +289,48 @@ class Rig:
         self.numbers = iter(range(1, 1000))
         self.point = EnforcementPoint(
             Parts(
-                identifier=self.identifier, describer=describer(), classifier=Classifier(Index()), decisions=self.engine,
-                recorder=self.records, upstream=self.upstream, standing=self.standing, observer=CallObserver(self.stats), preparations=Preparations(),
+                identifier=self.identifier,
+                describer=describer(),
+                classifier=Classifier(Index()),
+                decisions=self.engine,
+                recorder=self.records,
+                upstream=self.upstream,
+                standing=self.standing,
+                observer=CallObserver(self.stats),
+                preparations=Preparations(),
                 circumstances=Circumstances(
-                    ticket_pattern=r"[A-Z]+-\d+", justification_pattern=r"[a-z_]+", destination=Place(country="US"),
+                    ticket_pattern=r"[A-Z]+-\d+",
+                    justification_pattern=r"[a-z_]+",
+                    destination=Place(country="US"),
                     grants=self.grants,
                 ),
-                levels={"personnel": "committed", "workload": "committed", "data_subject": "written", "deny": "written"},
-                reflection=True, report=self.reports.append, clock=lambda: self.now, new_id=lambda: f"call-{next(self.numbers)}",
+                levels={
+                    "personnel": "committed",
+                    "workload": "committed",
+                    "data_subject": "written",
+                    "deny": "written",
+                },
+                reflection=True,
+                report=self.reports.append,
+                clock=lambda: self.now,
+                new_id=lambda: f"call-{next(self.numbers)}",
             )
         )
 
-    def call(self, method: str = "GetProfile", *metadata: tuple[str, str], deadline: float | None = None, service: str = SERVICE) -> Call:
-        return Call(method=f"/{service}/{method}", metadata=metadata, peer=Peer(identities=("spiffe://t/console",)), door=PROXY, deadline=deadline)
+    def call(
+        self,
+        method: str = "GetProfile",
+        *metadata: tuple[str, str],
+        deadline: float | None = None,
+        service: str = SERVICE,
+    ) -> Call:
+        return Call(
+            method=f"/{service}/{method}",
+            metadata=metadata,
+            peer=Peer(identities=("spiffe://t/console",)),
+            door=PROXY,
+            deadline=deadline,
+        )
 
     async def unary(self, message: bytes = b"", *metadata: tuple[str, str], method: str = "GetProfile") -> Reply:
         return await self.point.unary(self.call(method, *metadata), message or get(US))

@@ -121,7 +121,9 @@ def options(folder: Path, **changes: object) -> SpoolOptions:
     return SpoolOptions(**(base | changes))  # type: ignore[arg-type]
 
 
-def open_spool(folder: Path, *, files: PosixFiles | None = None, clock: Clock | None = None, **changes: object) -> Spool:
+def open_spool(
+    folder: Path, *, files: PosixFiles | None = None, clock: Clock | None = None, **changes: object
+) -> Spool:
     clock = clock or Clock()
     return Spool.open(options(folder, **changes), store_key=PUBLIC, now=clock, monotonic=clock.monotonic, files=files)
 

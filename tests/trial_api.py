@@ -36,9 +36,7 @@ def compile_text(tmp_path: Path, text: str, *, with_imports: bool = True) -> byt
 
 @cache
 def trial_set(*, with_imports: bool = True) -> bytes:
-    return compile_files(
-        [HERE / "protos"], ["trial/v1/trial.proto", "trial/v1/old.proto"], with_imports=with_imports
-    )
+    return compile_files([HERE / "protos"], ["trial/v1/trial.proto", "trial/v1/old.proto"], with_imports=with_imports)
 
 
 @cache

@@ -33,7 +33,12 @@ _VIEW: Mapping[str, Mapping[int, tuple[str, str]]] = {
     "SubjectId": {1: ("kind", "string")},
     "SubjectCountry": {1: ("authoritative", "bool")},
     "Record": {},
-    "Access": {1: ("action", "string"), 2: ("resource", "string"), 3: ("categories", "strings"), 4: ("subject", "int32")},
+    "Access": {
+        1: ("action", "string"),
+        2: ("resource", "string"),
+        3: ("categories", "strings"),
+        4: ("subject", "int32"),
+    },
     "FieldView": {52401: ("data", "Data"), 52402: ("subject", "SubjectId"), 52403: ("country", "SubjectCountry")},
     "MessageView": {52404: ("record", "Record")},
     "MethodView": {52405: ("access", "Access")},

@@ -84,9 +84,7 @@ def _row(line: str, where: str) -> Row:
         raise ConfigurationError("id and service are not empty", where=where, value=line.strip())
     for category, count in row.population.items():
         if category not in CATEGORIES:
-            raise ConfigurationError(
-                "unknown category", where=where, value=category, fix=nearest(category, CATEGORIES)
-            )
+            raise ConfigurationError("unknown category", where=where, value=category, fix=nearest(category, CATEGORIES))
         if count < 0:
             raise ConfigurationError(f"the population of {category} is negative", where=where, value=count)
     for flag in row.flags:

@@ -98,7 +98,9 @@ def _schema() -> type[FileDescriptorSet]:
     """`google.protobuf.FileDescriptorSet` of a pool of its own, in which all custom options are unknown fields."""
     pool = DescriptorPool()
     pool.AddSerializedFile(descriptor_pb2.DESCRIPTOR.serialized_pb)
-    return cast("type[FileDescriptorSet]", GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FileDescriptorSet")))
+    return cast(
+        "type[FileDescriptorSet]", GetMessageClass(pool.FindMessageTypeByName("google.protobuf.FileDescriptorSet"))
+    )
 
 
 class _Found:

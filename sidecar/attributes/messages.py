@@ -243,4 +243,6 @@ class _Walk:
 
 def _weight(seen: Seen) -> int:
     """Of two statements about one subject the more sensitive stands; then the one that may clear."""
-    return _WEIGHT[country_class(seen.country) if seen.country else ""] + (seen.authoritative and seen.country is not None)
+    return _WEIGHT[country_class(seen.country) if seen.country else ""] + (
+        seen.authoritative and seen.country is not None
+    )

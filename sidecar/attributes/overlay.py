@@ -141,7 +141,9 @@ def _text(written: Mapping[str, Any], key: str, where: str) -> str:
 
 def _known(name: str, elements: Mapping[str, object], what: str, where: str) -> None:
     if name not in elements:
-        raise ConfigurationError(f"no such {what} in the descriptors", where=where, value=name, fix=_close(name, elements))
+        raise ConfigurationError(
+            f"no such {what} in the descriptors", where=where, value=name, fix=_close(name, elements)
+        )
 
 
 def _close(name: str, elements: Mapping[str, object]) -> str:

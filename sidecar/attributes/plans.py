@@ -143,7 +143,9 @@ class Plans:
             field = FieldPlan(one, words, inherited)
             target = _target(one)
             if target is not None:
-                field.child = self._make(target, Inherited(field.data, field.key and field.form != "map_message"), fresh)
+                field.child = self._make(
+                    target, Inherited(field.data, field.key and field.form != "map_message"), fresh
+                )
             fields.append(field)
             if words.subject is not None and field.form not in ("map_leaf", "map_message"):
                 plan.ids += (_id(one, words.subject),)

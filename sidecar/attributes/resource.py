@@ -279,9 +279,7 @@ class Describer:
         ]
         return summary(rows)
 
-    def _describe(
-        self, key: str, said: MethodWords, datasets: Datasets | None, location: Place
-    ) -> MethodDescription:
+    def _describe(self, key: str, said: MethodWords, datasets: Datasets | None, location: Place) -> MethodDescription:
         method = self.descriptors.methods[key]
         service = method.containing_service.full_name
         about: Literal["named", "nobody"] = "named" if said.subject in ("request_field", "caller") else "nobody"
@@ -318,7 +316,6 @@ class Describer:
 
 def _computed(reach: Reach, dataset: Reached) -> tuple[str, ...]:
     return (*reach.computed, "government_related") if dataset.flags else reach.computed
-
 
 
 def _row(one: MethodDescription) -> Row:

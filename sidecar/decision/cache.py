@@ -51,7 +51,17 @@ class _Entry(NamedTuple):
 class DecisionCache:
     """Decisions by question. `clock` is monotonic seconds."""
 
-    __slots__ = ("_bytes", "_clock", "_entries", "_generation", "_max_bytes", "_max_entries", "_shared", "hits", "misses")
+    __slots__ = (
+        "_bytes",
+        "_clock",
+        "_entries",
+        "_generation",
+        "_max_bytes",
+        "_max_entries",
+        "_shared",
+        "hits",
+        "misses",
+    )
 
     def __init__(self, *, clock: Callable[[], float], entries: int = 65_536, max_bytes: int = 32 << 20) -> None:
         self._clock = clock

@@ -182,7 +182,9 @@ def _checked(answer: Sequence[wire.PeriodKey]) -> list[PeriodKey]:
         except ValueError:
             raise PeriodKeyError(f"period {one.period!r} has no RFC 3339 bounds") from None
         if not one.period or len(one.key) != KEY_SIZE or start >= until:
-            raise PeriodKeyError(f"period {one.period!r} has no name, no key of {KEY_SIZE} bytes, or ends before it starts")
+            raise PeriodKeyError(
+                f"period {one.period!r} has no name, no key of {KEY_SIZE} bytes, or ends before it starts"
+            )
         keys.append(PeriodKey(one.period, start, until, one.key))
     keys.sort(key=lambda one: one.start)
     for earlier, later in pairwise(keys):

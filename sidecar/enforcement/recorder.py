@@ -128,11 +128,15 @@ class SpoolRecorder:
         opens = permits(entry.decision)
         key = self._keys.current(now)
         if key is None and (opens or entry.subjects):
-            raise self._refusal("no period key for now: nothing can be recorded. Check `oversight.keys` and the key service")
+            raise self._refusal(
+                "no period key for now: nothing can be recorded. Check `oversight.keys` and the key service"
+            )
         try:
             bodies = decision_bodies(entry, key, self._random)
         except RecordFormatError as error:
-            raise self._refusal(f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}") from None
+            raise self._refusal(
+                f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}"
+            ) from None
         if self._owed:
             self._settle()
         stamp = _stamp(now)
@@ -208,5 +212,3 @@ class SpoolRecorder:
 def _stamp(now: datetime) -> str:
     """RFC 3339 in UTC with microseconds."""
     return now.isoformat("T", "microseconds")[:26] + "Z"
-
-

@@ -66,7 +66,9 @@ class Release:
 
     def by_class(self) -> ReleasedByClass:
         """The figures as the outcome record holds them."""
-        return ReleasedByClass(us=self._released("us"), non_us=self._released("non_us"), unknown=self._released("unknown"))
+        return ReleasedByClass(
+            us=self._released("us"), non_us=self._released("non_us"), unknown=self._released("unknown")
+        )
 
     def _released(self, class_: SubjectClass) -> Released:
         by_category = self._categories.get(class_, {})

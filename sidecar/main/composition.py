@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack
 from dataclasses import dataclass
 from typing import Any
 
+from sidecar.attributes.directory import Directory
 from sidecar.attributes.resource import Classifier, Describer
 from sidecar.attributes.subject import Identifier
 from sidecar.attributes.tokens import TokenVerifier
@@ -22,7 +23,7 @@ from sidecar.exceptions.store import GrantStore
 from sidecar.main import build, grants, renewal
 from sidecar.main.build import clock, now
 from sidecar.main.policy import PolicyFolder
-from sidecar.main.records import Records, about
+from sidecar.main.records import Details, Records, about
 from sidecar.main.standing import Changes, InForce
 from sidecar.observability.calls import CallObserver
 from sidecar.observability.metrics import CallStats
@@ -83,45 +84,55 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
     directory, index = build.directory(settings, log), build.index(settings, log)
     active = build.policy(settings)
     described = await build.reflected(settings)
-    records = Records.open(settings, log)
-    stack.push_async_callback(records.close)
-    await records.start(about(settings, described))
+    records = await _begun(settings, log, about(settings, described), stack)
     standing = InForce(active, directory, index, settings.policy.max_age)
     await standing.announce(records.say)
     stats, cache = CallStats(), DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries)
     tokens = build.tokens(settings, log, changes.tell)
     granted = grants.recorded(settings, log, records.say, changes.tell)
     pool = RandomPool()
-    point = EnforcementPoint(
-        Parts(
-            identifier=Identifier(
-                tokens=tokens,
-                people=directory,
-                workloads=build.workloads(settings),
-                binding=settings.identity.bind_to_workload,
-            ),
-            describer=described,
-            classifier=Classifier(index),
-            decisions=CachedDecisionPoint(inner=standing.decisions, cache=cache, revisions=standing.revisions),
-            recorder=records.recorder,
-            upstream=link,
-            circumstances=circumstances(settings, granted),
-            standing=standing,
-            preparations=Preparations(),
-            observer=observer(settings, described, stats, telemetry),
-            levels=settings.record.levels.model_dump(),
-            reflection=settings.describe.reflection == "identified",
-            report=lambda error: _report(log, error),
-            clock=clock,
-            new_id=lambda: uuid7(now(), pool.take(10)),
-        )
+    parts = Parts(
+        identifier=identifier(settings, tokens, directory),
+        describer=described,
+        classifier=Classifier(index),
+        decisions=CachedDecisionPoint(inner=standing.decisions, cache=cache, revisions=standing.revisions),
+        recorder=records.recorder,
+        upstream=link,
+        circumstances=circumstances(settings, granted),
+        standing=standing,
+        preparations=Preparations(),
+        observer=observer(settings, described, stats, telemetry),
+        levels=settings.record.levels.model_dump(),
+        reflection=settings.describe.reflection == "identified",
+        report=lambda error: _report(log, error),
+        clock=clock,
+        new_id=lambda: uuid7(now(), pool.take(10)),
     )
+    point = EnforcementPoint(parts)
     changes.connect(point.reconsider)
     folder = PolicyFolder(settings.policy.bundle.folder, active, deadline_seconds=settings.decision.deadline)
     return Composed(
         settings=settings, point=point, records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
         grants=granted, upstream=link, policy=folder, log=log,
     )  # fmt: skip
+
+
+async def _begun(settings: SidecarSettings, log: OperatorLog, said: Details, stack: AsyncExitStack) -> Records:
+    """The records, their epoch begun; `said` stands in its `open`."""
+    records = Records.open(settings, log)
+    stack.push_async_callback(records.close)
+    await records.start(said)
+    return records
+
+
+def identifier(settings: SidecarSettings, tokens: TokenVerifier, people: Directory) -> Identifier:
+    """Says who calls."""
+    return Identifier(
+        tokens=tokens,
+        people=people,
+        workloads=build.workloads(settings),
+        binding=settings.identity.bind_to_workload,
+    )
 
 
 def observer(settings: SidecarSettings, described: Describer, stats: CallStats, telemetry: Telemetry) -> CallObserver:

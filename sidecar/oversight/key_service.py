@@ -55,7 +55,9 @@ class KeyServicer(oversight_pb2_grpc.KeyServiceServicer):
         )  # fmt: skip
 
     async def GetSealingKey(  # noqa: N802 - the name in the proto
-        self, request: pb.GetSealingKeyRequest, context: _Peer  # noqa: ARG002 - it has no fields
+        self,
+        request: pb.GetSealingKeyRequest,
+        context: _Peer,  # noqa: ARG002 - it has no fields
     ) -> pb.GetSealingKeyResponse:
         """The public key to which epoch keys are sealed."""
         peer = identities(context.auth_context())

@@ -108,7 +108,9 @@ class QueryService(oversight_pb2_grpc.QueryServicer):
         return pb.ProveConsistencyResponse(hashes=hashes)
 
     async def GetCheckpoint(  # noqa: N802
-        self, request: pb.GetCheckpointRequest, context: _Peer  # noqa: ARG002 - it has no fields
+        self,
+        request: pb.GetCheckpointRequest,
+        context: _Peer,  # noqa: ARG002 - it has no fields
     ) -> pb.GetCheckpointResponse:
         """See the proto."""
         reviewer = await self._reviewer(context)
@@ -117,7 +119,9 @@ class QueryService(oversight_pb2_grpc.QueryServicer):
         return pb.GetCheckpointResponse(checkpoint=tree.note)
 
     async def GetCompleteness(  # noqa: N802
-        self, request: pb.GetCompletenessRequest, context: _Peer  # noqa: ARG002 - it has no fields
+        self,
+        request: pb.GetCompletenessRequest,
+        context: _Peer,  # noqa: ARG002 - it has no fields
     ) -> pb.GetCompletenessResponse:
         """See the proto."""
         reviewer = await self._reviewer(context)

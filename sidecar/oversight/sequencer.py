@@ -99,9 +99,7 @@ def _fates(transaction: Transaction, head: Head, batch: CheckedBatch) -> list[tu
     return fates
 
 
-def _store(
-    transaction: Transaction, head: Head, batch: CheckedBatch, piece: _Piece, run: Run, *, now: str
-) -> None:
+def _store(transaction: Transaction, head: Head, batch: CheckedBatch, piece: _Piece, run: Run, *, now: str) -> None:
     """Insert a new run and bring heads, gaps and discoveries up to date."""
     transaction.insert(run, batch.items[piece.start : piece.end])
     last = run.first_seq + run.count - 1

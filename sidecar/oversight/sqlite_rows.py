@@ -100,9 +100,7 @@ def discoveries(rows: Iterable[Row]) -> list[Discovery]:
 
 def sealed(rows: Iterable[Row]) -> list[Sealed]:
     """Rows of SEALED."""
-    return [
-        Sealed(index=row[0], stream=row[1], leaf=row[2], body=row[3], nonce=row[4], sealed=row[5]) for row in rows
-    ]
+    return [Sealed(index=row[0], stream=row[1], leaf=row[2], body=row[3], nonce=row[4], sealed=row[5]) for row in rows]
 
 
 def batches(rows: Iterable[Row]) -> list[BatchEvidence]:

@@ -302,7 +302,9 @@ class Spool:
         commit = _Commit(marks, self.head, self._generation)
         segments = [one for one, _, _ in marks]
         name = any(not one.named for one in segments)
-        self._committer.submit(lambda: self.shelf.sync(segments, name=name), lambda error: self._committed(commit, error))
+        self._committer.submit(
+            lambda: self.shelf.sync(segments, name=name), lambda error: self._committed(commit, error)
+        )
 
     def _committed(self, commit: _Commit, error: OSError | None) -> None:
         if commit.generation != self._generation:

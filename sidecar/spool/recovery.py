@@ -199,7 +199,9 @@ class _Scan:
             if (link.epoch, link.seq, link.prev) != (segment.epoch, segment.next_seq, previous) or (
                 again is not None and again != digest
             ):
-                raise IntegrityError("the record does not continue the chain", where=f"{segment.path}, offset {at}", fix=_KEEP)
+                raise IntegrityError(
+                    "the record does not continue the chain", where=f"{segment.path}, offset {at}", fix=_KEEP
+                )
             if not self._seen.covers(link.seq, link.seq + 1):
                 self._note(link, segment.path, at)
             self._digests[link.seq] = digest
@@ -282,7 +284,9 @@ def _sync(path: Path) -> None:
         os.fsync(fd)
     except OSError as error:
         raise ConfigurationError(
-            f"the spool cannot be made durable: {error.strerror}", where=str(path), fix="Check the disk, then start again"
+            f"the spool cannot be made durable: {error.strerror}",
+            where=str(path),
+            fix="Check the disk, then start again",
         ) from None
     finally:
         os.close(fd)

@@ -64,5 +64,7 @@ def take_lock(path: Path) -> int:
 def unusable(folder: Path, error: OSError) -> ConfigurationError:
     """What to raise at start when the folder does not work."""
     return ConfigurationError(
-        f"the spool cannot be used: {error.strerror}", where=str(folder), fix="Check `record.spool`, its rights and the disk"
+        f"the spool cannot be used: {error.strerror}",
+        where=str(folder),
+        fix="Check `record.spool`, its rights and the disk",
     )

@@ -82,7 +82,9 @@ def test_commits_are_synchronous(path):
 
 def test_one_process_only(path):
     storage = SqliteStorage(path)
-    program = "import sys, pathlib; from sidecar.oversight.sqlite import SqliteStorage as S; S(pathlib.Path(sys.argv[1]))"
+    program = (
+        "import sys, pathlib; from sidecar.oversight.sqlite import SqliteStorage as S; S(pathlib.Path(sys.argv[1]))"
+    )
     other = subprocess.run([sys.executable, "-c", program, str(path)], capture_output=True, text=True, check=False)
     assert other.returncode != 0
     assert "another process is using this database" in other.stderr

@@ -19,9 +19,11 @@ from deployment import Answer, Deployment, wait
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 
 SHORT, LONG = 30, 1000
-THREADS = 6
-PAUSE = 0.02
-"""Seconds a caller thinks between two calls: 200 calls a second are load enough, and can all be looked at afterwards."""
+THREADS = 5
+PAUSE = 0.03
+"""Seconds a caller thinks between two calls: 100 calls a second are load enough, and can all be looked at afterwards."""
+AGAIN = 0.1
+"""Seconds after which a caller who was cut off tries again."""
 READY_SECONDS = 10.0
 SEED = 1122
 
@@ -63,20 +65,23 @@ class Load:
                     user_id=user
                 ).SerializeToString()
                 times = 1 if method in ("GetProfile", "ListMessages") else 3
-                self._take(caller.call(method, [request] * times, self.deployment.metadata(token), timeout=5.0))
+                if not self._take(caller.call(method, [request] * times, self.deployment.metadata(token), timeout=5.0)):
+                    self._stop.wait(AGAIN)
         finally:
             caller.close()
 
-    def _take(self, answer: Answer) -> None:
+    def _take(self, answer: Answer) -> bool:
+        """Note an answer; whether it was the sidecar's own."""
         # A stream's call id comes with its headers: the sidecar has answered when its status has come, too.
         own = answer.status == "OK" or "call_id" in answer.info
         if not own:
             self.unanswered[answer.status] += 1
-            return
+            return False
         assert answer.call_id not in self.answered, "one id for two calls"
         self.answered[answer.call_id] = answer
         if answer.status == "OK":
             self.last_ok = time.monotonic()
+        return True
 
 
 def kill_and_restart(deployment: Deployment, load: Load, name: str, dice: random.Random) -> float:

@@ -113,7 +113,9 @@ class Store(OversightServicer):
             first = index if first is None else first
         assert first is not None
         self.batches.append((header.epoch, header.first_seq, header.count))
-        return wire.Range(epoch=header.epoch, slot=header.slot, first_seq=header.first_seq, count=header.count, first_index=first)
+        return wire.Range(
+            epoch=header.epoch, slot=header.slot, first_seq=header.first_seq, count=header.count, first_index=first
+        )
 
     def _receipt(self, span: wire.Range) -> wire.Receipt:
         size = len(self.tree.leaves)
@@ -249,7 +251,9 @@ async def test_a_store_that_answers_nothing_is_left_after_a_while(tmp_path: Path
 
 
 def wrong_proof(store: Store, receipt: wire.Receipt) -> wire.Receipt:
-    flipped = [bytes([receipt.proof[0][0] ^ 1]) + receipt.proof[0][1:], *receipt.proof[1:]] if receipt.proof else [bytes(32)]
+    flipped = (
+        [bytes([receipt.proof[0][0] ^ 1]) + receipt.proof[0][1:], *receipt.proof[1:]] if receipt.proof else [bytes(32)]
+    )
     return wire.Receipt(range=receipt.range, checkpoint=receipt.checkpoint, proof=flipped)
 
 
@@ -275,7 +279,9 @@ def unsigned(store: Store, receipt: wire.Receipt) -> wire.Receipt:
 
 def other_place(store: Store, receipt: wire.Receipt) -> wire.Receipt:
     span = receipt.range
-    moved = wire.Range(epoch=span.epoch, slot=span.slot, first_seq=span.first_seq, count=span.count, first_index=span.first_index + 1)
+    moved = wire.Range(
+        epoch=span.epoch, slot=span.slot, first_seq=span.first_seq, count=span.count, first_index=span.first_index + 1
+    )
     return wire.Receipt(range=moved, checkpoint=receipt.checkpoint, proof=receipt.proof)
 
 
@@ -288,7 +294,9 @@ def more_than_proven(store: Store, receipt: wire.Receipt) -> wire.Receipt:
 
 def other_slot(store: Store, receipt: wire.Receipt) -> wire.Receipt:
     span = receipt.range
-    moved = wire.Range(epoch=span.epoch, slot=7, first_seq=span.first_seq, count=span.count, first_index=span.first_index)
+    moved = wire.Range(
+        epoch=span.epoch, slot=7, first_seq=span.first_seq, count=span.count, first_index=span.first_index
+    )
     return wire.Receipt(range=moved, checkpoint=receipt.checkpoint, proof=receipt.proof)
 
 

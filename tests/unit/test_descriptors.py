@@ -44,7 +44,9 @@ def test_the_numbers_are_those_of_annotations_proto():
         for one in annotations_pb2.DESCRIPTOR.extensions_by_name.values()
     }
     assert declared == annotations.NUMBERS
-    modes = {one.number: one.name.lower() for one in annotations_pb2.Access.DESCRIPTOR.enum_types_by_name["Subject"].values}
+    modes = {
+        one.number: one.name.lower() for one in annotations_pb2.Access.DESCRIPTOR.enum_types_by_name["Subject"].values
+    }
     assert annotations._SUBJECT == modes | {0: "SUBJECT_UNSPECIFIED"}
     for message in ("Data", "SubjectId", "SubjectCountry", "Record", "Access"):
         fields = annotations_pb2.DESCRIPTOR.message_types_by_name[message].fields
@@ -85,7 +87,9 @@ def test_a_missing_import_is_asked_for():
     def change(found):
         next(one for one in found.file if one.name == "trial/v1/old.proto").dependency.append("gone/v1/gone.proto")
 
-    with pytest.raises(ConfigurationError, match=r"old.proto imports gone/v1/gone.proto, which the set lacks.*include_imports"):
+    with pytest.raises(
+        ConfigurationError, match=r"old.proto imports gone/v1/gone.proto, which the set lacks.*include_imports"
+    ):
         descriptors.parse(edited(change), "set.binpb")
 
 
@@ -184,8 +188,10 @@ def test_what_cannot_hold_names_file_element_and_fix(tmp_path, text, element, wh
 @pytest.mark.parametrize(
     ("access", "what"),
     [
-        ('action: "raed" resource: "m" subject: NONE', "'read'"), ('resource: "m" subject: NONE', "unknown action"),
-        ('action: "read" subject: NONE', "resource"), ('action: "read" resource: "m"', "SUBJECT_UNSPECIFIED"),
+        ('action: "raed" resource: "m" subject: NONE', "'read'"),
+        ('resource: "m" subject: NONE', "unknown action"),
+        ('action: "read" subject: NONE', "resource"),
+        ('action: "read" resource: "m"', "SUBJECT_UNSPECIFIED"),
         ('action: "read" resource: "m" subject: NONE categories: ["publik"]', "'public'"),
         ('action: "read" resource: "m" subject: REQUEST_FIELD', "no field of the request"),
         ('action: "read" resource: "m" subject: ANSWER', "no field of the answer"),
@@ -220,11 +226,19 @@ def test_an_annotation_of_another_version_is_refused(tmp_path, value):
 
 def test_extensions_cannot_name_subjects(tmp_path):
     old = (HERE / "protos/trial/v1/old.proto").read_text()
-    (tmp_path / "old.proto").write_text(old.replace('secret = 102 [(sidecar.api.v1.data) = {category: "id_government"}]',
-                                                    "secret = 102 [(sidecar.api.v1.subject_id) = {}]"))
+    (tmp_path / "old.proto").write_text(
+        old.replace(
+            'secret = 102 [(sidecar.api.v1.data) = {category: "id_government"}]',
+            "secret = 102 [(sidecar.api.v1.subject_id) = {}]",
+        )
+    )
     with pytest.raises(ConfigurationError, match=r"trial.v1.secret: a subject id"):
         describer(compile_files([tmp_path], ["old.proto"]))
-    (tmp_path / "old.proto").write_text(old.replace('secret = 102 [(sidecar.api.v1.data) = {category: "id_government"}]',
-                                                    "secret = 102 [(sidecar.api.v1.subject_country) = {}]"))
+    (tmp_path / "old.proto").write_text(
+        old.replace(
+            'secret = 102 [(sidecar.api.v1.data) = {category: "id_government"}]',
+            "secret = 102 [(sidecar.api.v1.subject_country) = {}]",
+        )
+    )
     with pytest.raises(ConfigurationError, match=r"trial.v1.secret: a country"):
         describer(compile_files([tmp_path], ["old.proto"]))

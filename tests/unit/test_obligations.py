@@ -54,16 +54,24 @@ def test_duties_of_one_permit():
         [
             RedactFields(categories=("id_contact",), fields=("trial.v1.Profile.bio",)),
             MaskFields(categories=("id_device",)),
-            DropRecords(subjects="us"), DropRecords(subjects="unknown"),
-            LimitRecords(max=9), LimitRecords(max=3),
-            RequireDurability(level="acknowledged"), RequireDurability(level="written"),
-            RecheckSeconds(seconds=30), RecheckSeconds(seconds=60),
+            DropRecords(subjects="us"),
+            DropRecords(subjects="unknown"),
+            LimitRecords(max=9),
+            LimitRecords(max=3),
+            RequireDurability(level="acknowledged"),
+            RequireDurability(level="written"),
+            RecheckSeconds(seconds=30),
+            RecheckSeconds(seconds=60),
         ],
         FULFILS,
     )
     assert duties == Duties(
-        redact=frozenset({"id_contact", "trial.v1.Profile.bio"}), mask=frozenset({"id_device"}),
-        drop=frozenset({"us", "unknown"}), limit=3, durability="acknowledged", recheck=30,
+        redact=frozenset({"id_contact", "trial.v1.Profile.bio"}),
+        mask=frozenset({"id_device"}),
+        drop=frozenset({"us", "unknown"}),
+        limit=3,
+        durability="acknowledged",
+        recheck=30,
     )
     assert duties.content
 
@@ -79,8 +87,11 @@ def test_duties_of_two_permits_are_kept_together():
 @pytest.mark.parametrize(
     ("duties", "content"),
     [
-        (Duties.none(), False), (Duties(durability="committed", recheck=1), False), (Duties(limit=0), True),
-        (Duties(drop=frozenset({"us"})), True), (Duties(mask=frozenset({"public"})), True),
+        (Duties.none(), False),
+        (Duties(durability="committed", recheck=1), False),
+        (Duties(limit=0), True),
+        (Duties(drop=frozenset({"us"})), True),
+        (Duties(mask=frozenset({"public"})), True),
     ],
 )
 def test_only_some_duties_change_answers(duties, content):
@@ -90,8 +101,13 @@ def test_only_some_duties_change_answers(duties, content):
 @pytest.mark.parametrize(
     "obligation",
     [
-        UnknownObligation(name="watermark"), RedactFields(), MaskFields(), RedactFields(categories=("id_contcat",)),
-        MaskFields(categories=("combined",)), LimitRecords(max=-1), RecheckSeconds(seconds=0),
+        UnknownObligation(name="watermark"),
+        RedactFields(),
+        MaskFields(),
+        RedactFields(categories=("id_contcat",)),
+        MaskFields(categories=("combined",)),
+        LimitRecords(max=-1),
+        RecheckSeconds(seconds=0),
     ],
 )
 def test_what_cannot_be_done_refuses_the_call(obligation):
@@ -123,7 +139,11 @@ def test_the_count_of_an_untouched_message_reaches_maps_and_any_values():
     book.by_id["us-2"].user_id = "fr-2"
     book.by_owner[""].serial = "s"
     book.plain["x"].serial = "s"
-    for key, value in {"fr-1": pack(fr()), "fr-2": pack(new("Email")(handle="h")), "fr-3": new("Profile")().extra}.items():
+    for key, value in {
+        "fr-1": pack(fr()),
+        "fr-2": pack(new("Email")(handle="h")),
+        "fr-3": new("Profile")().extra,
+    }.items():
         book.extras[key].CopyFrom(value)
     unresolved = pack(us())
     unresolved.type_url = "nowhere"
@@ -198,8 +218,11 @@ def test_records_in_a_redacted_field_are_neither_dropped_nor_released():
 @pytest.mark.parametrize(
     ("text", "masked"),
     [
-        ("someone@example.com", "***************.com"), ("12345678", "****5678"), ("1234567", "*******"),
-        ("abc", "***"), ("名前名前名前名前", "****名前名前"),
+        ("someone@example.com", "***************.com"),
+        ("12345678", "****5678"),
+        ("1234567", "*******"),
+        ("abc", "***"),
+        ("名前名前名前名前", "****名前名前"),
     ],
 )
 def test_mask_leaves_four_characters_if_as_many_are_hidden(text, masked):
@@ -227,7 +250,11 @@ def test_mask_clears_what_is_no_text():
     assert out.nickname.value == "******name"
     assert out.born.seconds == 0
     assert state.redacted == {
-        "id_contact": 3, "biometric_identifier": 1, "personal_health": 1, "behaviour": 1, "user_content": 1,
+        "id_contact": 3,
+        "biometric_identifier": 1,
+        "personal_health": 1,
+        "behaviour": 1,
+        "user_content": 1,
     }
 
 
@@ -330,8 +357,14 @@ def test_an_empty_record_is_none():
 
 def trip(**more):
     return new("Trip")(
-        rider_id="us-1", pickup="Here", handle="@x", device=new("Device")(serial="s"), driver=fr(),
-        seen=[us(), fr()], tips={"fr-7": "5", "us-7": "6"}, **more,
+        rider_id="us-1",
+        pickup="Here",
+        handle="@x",
+        device=new("Device")(serial="s"),
+        driver=fr(),
+        seen=[us(), fr()],
+        tips={"fr-7": "5", "us-7": "6"},
+        **more,
     )
 
 
@@ -388,7 +421,9 @@ def test_data_outside_any_record_is_the_subject_s_whom_the_request_named():
 
 
 def test_data_outside_any_record_is_an_unknown_subject_s_where_the_answer_names_them():
-    book = new("Book")(phone="1", score=-0.0, next_page="2", profiles=[fr()], tree=new("Tree")(leaf="1"), notes={0: "n"})
+    book = new("Book")(
+        phone="1", score=-0.0, next_page="2", profiles=[fr()], tree=new("Tree")(leaf="1"), notes={0: "n"}
+    )
     book.plain["a"].serial = "s"
     book.by_owner[""].serial = "s"
     out, state, _ = run("Trials/List", book, Duties(drop=frozenset({"unknown"})))
@@ -398,7 +433,12 @@ def test_data_outside_any_record_is_an_unknown_subject_s_where_the_answer_names_
     assert same
     assert state.by_class().unknown.records == 1
     assert state.by_class().unknown.by_category == {
-        "id_contact": 1, "behaviour": 1, "public": 1, "aggregate": 1, "user_content": 1, "id_device": 1,
+        "id_contact": 1,
+        "behaviour": 1,
+        "public": 1,
+        "aggregate": 1,
+        "user_content": 1,
+        "id_device": 1,
     }
 
 
@@ -453,7 +493,9 @@ def test_unknown_fields_outside_any_record_count_as_loose():
 
 def test_redacting_unclassified_takes_unknown_fields_even_when_covered():
     message = us(devices=[new("Device")(model="m")])
-    out, state, _ = run("Trials/Get", message, Duties(redact=frozenset({"unclassified"})), covered=True, raw=UNKNOWN_FIELD)
+    out, state, _ = run(
+        "Trials/Get", message, Duties(redact=frozenset({"unclassified"})), covered=True, raw=UNKNOWN_FIELD
+    )
     assert out == us(devices=[new("Device")()])
     assert state.redacted == {"unclassified": 2}
 
@@ -541,7 +583,9 @@ def old(**more):
     cls = new("Old")
     message = cls(name="fr-1", note="n", **more)
     pool = trial().descriptors.pool
-    extensions = {name: pool.FindExtensionByName(f"trial.v1.{name}") for name in ("added", "others", "secret", "aliases")}
+    extensions = {
+        name: pool.FindExtensionByName(f"trial.v1.{name}") for name in ("added", "others", "secret", "aliases")
+    }
     return message, extensions
 
 

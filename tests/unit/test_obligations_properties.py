@@ -39,14 +39,22 @@ def _profile(user, email, bio, guardian, extra, serials, labels, more):
 
 def profiles_of(inner):
     return st.builds(
-        _profile, ids, texts, texts, st.none() | inner, st.none() | st.builds(packed, inner, st.booleans()),
-        st.lists(texts, max_size=2), st.dictionaries(texts, texts, max_size=2), unknown,
+        _profile,
+        ids,
+        texts,
+        texts,
+        st.none() | inner,
+        st.none() | st.builds(packed, inner, st.booleans()),
+        st.lists(texts, max_size=2),
+        st.dictionaries(texts, texts, max_size=2),
+        unknown,
     )
 
 
 profiles = st.recursive(
     st.builds(_profile, ids, texts, texts, st.none(), st.none(), st.just([]), st.just({}), unknown),
-    profiles_of, max_leaves=4,
+    profiles_of,
+    max_leaves=4,
 )
 
 
@@ -58,7 +66,12 @@ def _trip(rider, pickup, driver, seen, tips, more):
 
 
 trips = st.builds(
-    _trip, ids, texts, st.none() | profiles, st.lists(profiles, max_size=2), st.dictionaries(ids, texts, max_size=2),
+    _trip,
+    ids,
+    texts,
+    st.none() | profiles,
+    st.lists(profiles, max_size=2),
+    st.dictionaries(ids, texts, max_size=2),
     unknown,
 )
 
@@ -75,8 +88,14 @@ def _book(people, by_id, extras, more, trips_, phone, extra):
 
 anys = st.builds(packed, profiles | trips, st.booleans())
 books = st.builds(
-    _book, st.lists(profiles, max_size=3), st.dictionaries(ids, profiles, max_size=2),
-    st.dictionaries(ids, anys, max_size=2), st.lists(anys, max_size=2), st.lists(trips, max_size=2), texts, unknown,
+    _book,
+    st.lists(profiles, max_size=3),
+    st.dictionaries(ids, profiles, max_size=2),
+    st.dictionaries(ids, anys, max_size=2),
+    st.lists(anys, max_size=2),
+    st.lists(trips, max_size=2),
+    texts,
+    unknown,
 )
 duties = st.builds(
     Duties,

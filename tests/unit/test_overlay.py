@@ -52,7 +52,9 @@ def test_protos_that_cannot_be_edited(tmp_path):
     trip = found.answer.plan.new()
     trip.rider.rider_id, trip.rider.country = "r-1", "FR"
     parsed = found.answer.parse(trip.SerializeToString())
-    assert [(one.kind, one.id, one.country, one.authoritative) for one in parsed.subjects] == [("person", "r-1", "FR", True)]
+    assert [(one.kind, one.id, one.country, one.authoritative) for one in parsed.subjects] == [
+        ("person", "r-1", "FR", True)
+    ]
     assert parsed.records == 1
 
 
@@ -67,11 +69,18 @@ def test_an_empty_overlay_says_nothing(tmp_path):
 @pytest.mark.parametrize(
     ("text", "what"),
     [
-        ("- a", "a mapping is expected"), ("a: [", "not valid YAML"), ("field: {}", "Did you mean 'fields'"),
-        ("fields: {}\nfields: {}", "stands twice"), ("1: {}", "stands twice or is no text"), ("fields: [a]", "full names"),
-        ("fields: {t.M.other: 5}", "a mapping is expected"), ("fields: {t.M.other: {categry: public}}", "'category'"),
-        ("fields: {t.M.other: {}}", "nothing is said"), ("fields: {t.M.othr: {category: public}}", "'t.M.other'"),
-        ("fields: {t.M.other: {category: 5}}", "text is expected"), ("fields: {t.M.other: {class: public}}", "no category"),
+        ("- a", "a mapping is expected"),
+        ("a: [", "not valid YAML"),
+        ("field: {}", "Did you mean 'fields'"),
+        ("fields: {}\nfields: {}", "stands twice"),
+        ("1: {}", "stands twice or is no text"),
+        ("fields: [a]", "full names"),
+        ("fields: {t.M.other: 5}", "a mapping is expected"),
+        ("fields: {t.M.other: {categry: public}}", "'category'"),
+        ("fields: {t.M.other: {}}", "nothing is said"),
+        ("fields: {t.M.othr: {category: public}}", "'t.M.other'"),
+        ("fields: {t.M.other: {category: 5}}", "text is expected"),
+        ("fields: {t.M.other: {class: public}}", "no category"),
         ("fields: {t.M.other: {category: publik}}", "'public'"),
         ("fields: {t.M.other: {category: precise_geolocation, precision_m: -1}}", "metres"),
         ("fields: {t.M.other: {category: precise_geolocation, precision_m: yes}}", "metres"),
@@ -79,8 +88,11 @@ def test_an_empty_overlay_says_nothing(tmp_path):
         ("fields: {t.M.other: {subject_id: {type: x}}}", "unknown key"),
         ("fields: {t.M.other: {subject_id: {kind: 5}}}", "text is expected"),
         ("fields: {t.M.other: {subject_country: {authoritative: 1}}}", "true or false"),
-        ("records: t.M", "a list of names"), ("records: [t.N]", "'t.M'"), ("records: [5]", "a list of names"),
-        ("methods: {t.S/C: {action: read}}", "t.S/A|t.S/B"), ("methods: {t.S/A: {verb: read}}", "unknown key"),
+        ("records: t.M", "a list of names"),
+        ("records: [t.N]", "'t.M'"),
+        ("records: [5]", "a list of names"),
+        ("methods: {t.S/C: {action: read}}", "t.S/A|t.S/B"),
+        ("methods: {t.S/A: {verb: read}}", "unknown key"),
         ("methods: {t.S/A: {categories: public}}", "a list of names"),
         ("methods: {nothing.like.it: {action: read}}", "no such method"),
     ],
@@ -94,13 +106,21 @@ def test_what_is_refused_with_its_path(annotated, text, what):
 @pytest.mark.parametrize(
     "text",
     [
-        "fields: {t.M.other: {category: public, class: public}}", "fields: {t.M.handle: {category: id_contact}}",
-        "fields: {t.M.handle: {class: protected}}", "fields: {t.M.phone: {category: unclassified}}",
-        "fields: {t.M.phone: {category: id_contact}}", "fields: {t.M.phone: {class: commerce}}",
-        "fields: {t.M.place: {category: precise_geolocation}}", "fields: {t.M.place: {precision_m: 2000}}",
-        "fields: {t.M.handle: {listed_identifier: d}}", "fields: {t.M.id: {subject_id: {kind: account}}}",
-        "fields: {t.M.country: {subject_country: {}}}", "fields: {t.M.country: {subject_country: {authoritative: false}}}",
-        "records: [t.M]", "methods: {t.S/A: {subject: answer}}", "methods: {t.S/A: {categories: [id_contact]}}",
+        "fields: {t.M.other: {category: public, class: public}}",
+        "fields: {t.M.handle: {category: id_contact}}",
+        "fields: {t.M.handle: {class: protected}}",
+        "fields: {t.M.phone: {category: unclassified}}",
+        "fields: {t.M.phone: {category: id_contact}}",
+        "fields: {t.M.phone: {class: commerce}}",
+        "fields: {t.M.place: {category: precise_geolocation}}",
+        "fields: {t.M.place: {precision_m: 2000}}",
+        "fields: {t.M.handle: {listed_identifier: d}}",
+        "fields: {t.M.id: {subject_id: {kind: account}}}",
+        "fields: {t.M.country: {subject_country: {}}}",
+        "fields: {t.M.country: {subject_country: {authoritative: false}}}",
+        "records: [t.M]",
+        "methods: {t.S/A: {subject: answer}}",
+        "methods: {t.S/A: {categories: [id_contact]}}",
         "methods: {t.S/B: {action: read, resource: m, subject: answer}}",
     ],
 )
@@ -111,12 +131,19 @@ def test_stricter_or_equal_is_accepted(annotated, text):
 @pytest.mark.parametrize(
     "text",
     [
-        "fields: {t.M.phone: {category: public}}", "fields: {t.M.phone: {category: personal_health}}",
-        "fields: {t.M.handle: {category: aggregate}}", "fields: {t.M.handle: {class: metrics}}",
-        "fields: {t.M.phone: {class: public}}", "fields: {t.M.place: {precision_m: 9000}}",
-        "fields: {t.M.place: {precision_m: 0}}", "fields: {t.M.health: {listed_identifier: c}}",
-        "fields: {t.M.id: {subject_id: {}}}", "fields: {t.M.country: {subject_country: {authoritative: true}}}",
-        "methods: {t.S/A: {action: write}}", "methods: {t.S/A: {resource: n}}", "methods: {t.S/B: {subject: none}}",
+        "fields: {t.M.phone: {category: public}}",
+        "fields: {t.M.phone: {category: personal_health}}",
+        "fields: {t.M.handle: {category: aggregate}}",
+        "fields: {t.M.handle: {class: metrics}}",
+        "fields: {t.M.phone: {class: public}}",
+        "fields: {t.M.place: {precision_m: 9000}}",
+        "fields: {t.M.place: {precision_m: 0}}",
+        "fields: {t.M.health: {listed_identifier: c}}",
+        "fields: {t.M.id: {subject_id: {}}}",
+        "fields: {t.M.country: {subject_country: {authoritative: true}}}",
+        "methods: {t.S/A: {action: write}}",
+        "methods: {t.S/A: {resource: n}}",
+        "methods: {t.S/B: {subject: none}}",
         "methods: {t.S/B: {subject: caller}}",
     ],
 )
@@ -126,13 +153,21 @@ def test_laxer_is_refused(annotated, text):
 
 
 def test_what_the_overlay_says_is_in_force(annotated):
-    api = describer(annotated, """
+    api = describer(
+        annotated,
+        """
         fields: {t.M.handle: {class: protected}, t.M.phone: {category: unclassified}, t.M.other: {category: behaviour}}
-        methods: {t.S/A: {categories: [id_device]}}""")
+        methods: {t.S/A: {categories: [id_device]}}""",
+    )
     found = api.method("/t.S/A")
     assert found.classes == ("protected",)
     assert found.categories == (
-        "personal_health", "id_device", "behaviour", "coarse_location", "public", "unclassified",
+        "personal_health",
+        "id_device",
+        "behaviour",
+        "coarse_location",
+        "public",
+        "unclassified",
     )
     assert found.reach.unannotated == ()
 

@@ -42,7 +42,9 @@ async def test_the_upstream_is_told_who_calls_and_in_which_trace(rig):
     assert dict(sent)["x-customhouse-person"] == "amy"
     assert dict(sent)["x-customhouse-workload"] == "spiffe://t/console"
     assert dict(sent)["x-customhouse-call-id"] == "call-1"
-    assert [value for key, value in sent if key == "traceparent"] == [f"00-{'a' * 32}-{dict(sent)['traceparent'][36:52]}-00"]
+    assert [value for key, value in sent if key == "traceparent"] == [
+        f"00-{'a' * 32}-{dict(sent)['traceparent'][36:52]}-00"
+    ]
     trace = rig.records.decisions[0].trace
     assert (trace.trace_id, trace.from_) == ("a" * 32, "caller")
 
@@ -62,7 +64,11 @@ async def test_a_denial_reaches_nobody_and_shows_no_rule(rig, codes, status):
     assert reply.final.code is status
     assert reply.message is None
     assert rig.upstream.seen == []
-    assert reply.final.error_info.metadata == {"call_id": "call-1", "policy_revision": "p1", "reasons": ",".join(sorted(codes, key=codes.index)[::-1] if len(codes) > 1 else codes)}
+    assert reply.final.error_info.metadata == {
+        "call_id": "call-1",
+        "policy_revision": "p1",
+        "reasons": ",".join(sorted(codes, key=codes.index)[::-1] if len(codes) > 1 else codes),
+    }
     assert "test" not in reply.final.message
     assert bool(reply.final.preconditions) is (status is Code.FAILED_PRECONDITION)
     assert rig.records.decisions[0].level == "written"
@@ -161,7 +167,11 @@ async def test_claims_of_the_wrong_form_are_refused(rig, metadata):
 
 
 async def test_claims_reach_the_document(rig):
-    sent = [("x-customhouse-purpose", "user_support"), ("x-customhouse-ticket", "SUP-1"), ("x-customhouse-justification", "asked_by_user")]
+    sent = [
+        ("x-customhouse-purpose", "user_support"),
+        ("x-customhouse-ticket", "SUP-1"),
+        ("x-customhouse-justification", "asked_by_user"),
+    ]
     await rig.unary(get(US), *sent)
     context = rig.engine.documents[0].context
     assert (context.purpose, context.ticket, context.justification) == ("user_support", "SUP-1", "asked_by_user")
@@ -171,8 +181,15 @@ async def test_claims_reach_the_document(rig):
 
 async def test_an_exception_is_looked_up_used_and_bounds_the_decision(rig):
     rig.grants.grant = ExceptionGrant(
-        id="EX", person="amy", scope=GrantScope(), justification="j", ticket="T-1", not_before="2026-01-01T00:00:00Z",
-        expires="2026-11-19T00:00:00Z", requested_by="x", approvers=("a", "b"),
+        id="EX",
+        person="amy",
+        scope=GrantScope(),
+        justification="j",
+        ticket="T-1",
+        not_before="2026-01-01T00:00:00Z",
+        expires="2026-11-19T00:00:00Z",
+        requested_by="x",
+        approvers=("a", "b"),
     )
     rig.engine.rule = lambda _request: permit(code="exception", ttl=0)
     reply = await rig.unary(get(US), ("x-customhouse-exception", "EX"))
@@ -249,7 +266,9 @@ async def test_an_answer_that_is_itself_dropped_is_refused(rig):
     assert (reply.final.code, reply.message) == (Code.PERMISSION_DENIED, None)
 
 
-@pytest.mark.parametrize("obligation", [{"id": "burn_after_reading"}, {"id": "redact_fields", "categories": ["nonsense"]}])
+@pytest.mark.parametrize(
+    "obligation", [{"id": "burn_after_reading"}, {"id": "redact_fields", "categories": ["nonsense"]}]
+)
 async def test_an_obligation_nobody_can_meet_is_a_deny(rig, obligation):
     rig.engine.rule = lambda _request: permit(obligation)
     reply = await rig.unary()

@@ -182,10 +182,32 @@ async def test_a_stream_goes_on_while_its_permit_holds(rig):
 @pytest.mark.parametrize(
     ("lapse", "code", "reason"),
     [
-        (lambda rig: setattr(rig.engine, "rule", lambda _request: deny("personnel_ineligible")), Code.PERMISSION_DENIED, "personnel_ineligible"),
-        (lambda rig: setattr(rig.identifier, "error", IdentifyError("gone", reason="unidentified_person", code=Code.PERMISSION_DENIED)), Code.PERMISSION_DENIED, "unidentified_person"),
-        (lambda rig: setattr(rig.identifier, "error", IdentifyError("expired", reason="unidentified_person")), Code.PERMISSION_DENIED, "unidentified_person"),
-        (lambda rig: setattr(rig.identifier, "error", IdentifyError("stale", reason="stale_directory", code=Code.UNAVAILABLE)), Code.UNAVAILABLE, "stale_directory"),
+        (
+            lambda rig: setattr(rig.engine, "rule", lambda _request: deny("personnel_ineligible")),
+            Code.PERMISSION_DENIED,
+            "personnel_ineligible",
+        ),
+        (
+            lambda rig: setattr(
+                rig.identifier,
+                "error",
+                IdentifyError("gone", reason="unidentified_person", code=Code.PERMISSION_DENIED),
+            ),
+            Code.PERMISSION_DENIED,
+            "unidentified_person",
+        ),
+        (
+            lambda rig: setattr(rig.identifier, "error", IdentifyError("expired", reason="unidentified_person")),
+            Code.PERMISSION_DENIED,
+            "unidentified_person",
+        ),
+        (
+            lambda rig: setattr(
+                rig.identifier, "error", IdentifyError("stale", reason="stale_directory", code=Code.UNAVAILABLE)
+            ),
+            Code.UNAVAILABLE,
+            "stale_directory",
+        ),
     ],
 )
 async def test_a_permit_that_lapses_ends_the_stream(rig, lapse, code, reason):

@@ -137,14 +137,18 @@ async def test_an_answer_is_not_released_under_the_duties_of_another_request(rig
 
 
 async def test_the_limit_of_a_grant_holds_whatever_is_asked_next(rig):
-    rig.engine.rule = lambda request: permit({"id": "limit_records", "max": 1}) if request.resource.subjects.us else permit()
+    rig.engine.rule = lambda request: (
+        permit({"id": "limit_records", "max": 1}) if request.resource.subjects.us else permit()
+    )
     stream = Dialogue(rig)
     await stream.ask(wants(US))
     await stream.ask(wants(GERMAN))
     for _ in range(3):
         await stream.give(synced(US))
     await stream.end()
-    assert sum(bool(one) for one in stream.sink.messages) <= 1, "an empty message says that something was withheld, no more"
+    assert sum(bool(one) for one in stream.sink.messages) <= 1, (
+        "an empty message says that something was withheld, no more"
+    )
     assert rig.records.outcomes[0].released.us.records <= 1
 
 
@@ -159,7 +163,9 @@ async def test_subjects_decided_one_by_one_are_not_thereby_decided_together(rig)
     ask = found.method("/t.S/Ask").request.plan.new
     rig.upstream.echo = lambda _message: None
     task = asyncio.create_task(
-        rig.point.stream(call, several(ask(id=str(US)).SerializeToString(), ask(id=str(GERMAN)).SerializeToString(), then=go), sink)
+        rig.point.stream(
+            call, several(ask(id=str(US)).SerializeToString(), ask(id=str(GERMAN)).SerializeToString(), then=go), sink
+        )
     )
     await until(lambda: rig.upstream.exchanges and len(rig.upstream.exchanges[0].sent) == 2)
     rig.upstream.exchanges[0].answers.put_nowait(message(one=str(US), other=str(GERMAN), text="hi").SerializeToString())
@@ -227,9 +233,13 @@ async def test_answers_that_name_nobody_are_covered_only_within_the_permit_s_lif
 
 async def test_trailers_stay_reduced_once_anything_in_the_call_was_under_obligations(rig):
     """The last message needed nothing taken out; an earlier one did, and the trailers may speak of it."""
-    rig.engine.rule = lambda request: permit({"id": "drop_records", "subjects": "us"}) if request.resource.subjects.us else permit()
+    rig.engine.rule = lambda request: (
+        permit({"id": "drop_records", "subjects": "us"}) if request.resource.subjects.us else permit()
+    )
     rig.upstream.answers = [letter(GERMAN, US), letter(GERMAN, GERMAN)]
-    rig.upstream.final = Final(code=Code.NOT_FOUND, message="user 1 a@b.example is gone", trailing=(("x-trailer", "1"),))
+    rig.upstream.final = Final(
+        code=Code.NOT_FOUND, message="user 1 a@b.example is gone", trailing=(("x-trailer", "1"),)
+    )
     final, sink = await rig.stream("ListMessages", get(GERMAN))
     assert sink.messages == [letter(GERMAN, GERMAN)]
     assert final == Final(code=Code.NOT_FOUND, message="reduced")
@@ -241,10 +251,19 @@ async def test_an_exception_that_has_ended_no_longer_carries_a_stream(rig):
     rig.now = instant - 20
     rig.identifier.identity = msgspec.structs.replace(rig.identifier.identity, expires_at=instant + 3600)
     rig.grants.grant = ExceptionGrant(
-        id="EX", person="amy", scope=GrantScope(), justification="j", ticket="T-1", not_before="2026-11-18T09:00:00Z",
-        expires=ends, requested_by="x", approvers=("a", "b"),
+        id="EX",
+        person="amy",
+        scope=GrantScope(),
+        justification="j",
+        ticket="T-1",
+        not_before="2026-11-18T09:00:00Z",
+        expires=ends,
+        requested_by="x",
+        approvers=("a", "b"),
     )
-    rig.engine.rule = lambda request: permit(code="exception", ttl=3600) if request.context.exceptions else deny("not_us_personnel")
+    rig.engine.rule = lambda request: (
+        permit(code="exception", ttl=3600) if request.context.exceptions else deny("not_us_personnel")
+    )
     watch = asyncio.create_task(rig.point.watch())
     stream = Dialogue(rig, "Sync", ("x-customhouse-exception", "EX"))
     try:
@@ -527,7 +546,11 @@ async def test_personnel_behind_a_user_s_token_are_recorded_as_personnel(rig):
             Subject(kind="data_subject", workload=workload, delegation=("amy",)),
             Subject(kind="personnel", person=Person(id="amy"), workload=workload, delegation=("amy",)),
         ),
-        person="amy", workload=workload.id, own=("person", str(US)), expires_at=NOW + 60, directory="d1",
+        person="amy",
+        workload=workload.id,
+        own=("person", str(US)),
+        expires_at=NOW + 60,
+        directory="d1",
     )
     reply = await rig.unary()
     assert reply.final.code is Code.OK
@@ -539,13 +562,25 @@ async def test_personnel_behind_a_user_s_token_are_recorded_as_personnel(rig):
 async def test_an_exception_counts_as_used_only_when_the_call_was_permitted(rig):
     rig.identifier.identity = msgspec.structs.replace(
         rig.identifier.identity,
-        subjects=(Subject(kind="personnel", person=Person(id="amy")), Subject(kind="personnel", person=Person(id="niall"))),
+        subjects=(
+            Subject(kind="personnel", person=Person(id="amy")),
+            Subject(kind="personnel", person=Person(id="niall")),
+        ),
     )
     rig.grants.grant = ExceptionGrant(
-        id="EX", person="amy", scope=GrantScope(), justification="j", ticket="T-1", not_before="2026-01-01T00:00:00Z",
-        expires="2026-11-30T00:00:00Z", requested_by="x", approvers=("a", "b"),
+        id="EX",
+        person="amy",
+        scope=GrantScope(),
+        justification="j",
+        ticket="T-1",
+        not_before="2026-01-01T00:00:00Z",
+        expires="2026-11-30T00:00:00Z",
+        requested_by="x",
+        approvers=("a", "b"),
     )
-    rig.engine.rule = lambda request: permit(code="exception") if request.subject.person.id == "amy" else deny("not_us_personnel")
+    rig.engine.rule = lambda request: (
+        permit(code="exception") if request.subject.person.id == "amy" else deny("not_us_personnel")
+    )
     reply = await rig.unary(get(US), ("x-customhouse-exception", "EX"))
     assert reply.final.code is Code.PERMISSION_DENIED
     assert rig.grants.uses == []
@@ -597,7 +632,9 @@ async def test_a_call_that_is_cancelled_twice_is_ended_all_the_same():
     for steps, more in itertools.product(range(1, 30), range(4)):
         rig = Rig()
         rig.upstream.answers, rig.upstream.ends = [letter(US, US), letter(US, GERMAN)], False
-        task = asyncio.create_task(rig.point.stream(rig.call("ListMessages"), several(get(US), then=asyncio.Event()), Sink()))
+        task = asyncio.create_task(
+            rig.point.stream(rig.call("ListMessages"), several(get(US), then=asyncio.Event()), Sink())
+        )
         for _ in range(steps):
             await asyncio.sleep(0)
         task.cancel()

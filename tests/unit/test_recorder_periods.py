@@ -60,7 +60,9 @@ async def serving(service: Service) -> AsyncIterator[str]:
         await server.stop(0)
 
 
-def keys_at(address: str, file: Path, clock: Clock, key: Ed25519PrivateKey = PRODUCER_KEY, name: str = "p1") -> PeriodKeys:
+def keys_at(
+    address: str, file: Path, clock: Clock, key: Ed25519PrivateKey = PRODUCER_KEY, name: str = "p1"
+) -> PeriodKeys:
     return PeriodKeys(
         producer=name, private_key=key, file=file, channel=lambda: grpc.aio.insecure_channel(address), now=clock,
         jitter=lambda: 0.0, timeout=2,
@@ -74,7 +76,10 @@ async def test_the_key_of_the_moment_is_given_and_none_outside(tmp_path: Path) -
         assert keys.current(clock.now) is None
         await keys.refresh()
     at = datetime(2026, 12, 1, tzinfo=UTC)
-    found = [keys.current(moment) for moment in (clock.now, at - timedelta(microseconds=1), at, datetime(2027, 1, 29, tzinfo=UTC))]
+    found = [
+        keys.current(moment)
+        for moment in (clock.now, at - timedelta(microseconds=1), at, datetime(2027, 1, 29, tzinfo=UTC))
+    ]
     assert [one.key[:1] if one else None for one in found] == [b"1", b"1", b"2", b"3"]
     assert keys.current(datetime(2026, 10, 31, tzinfo=UTC)) is None
     assert keys.current(datetime(2027, 1, 30, tzinfo=UTC)) is None
@@ -93,7 +98,10 @@ async def test_the_keys_are_sealed_on_disk_and_open_only_for_their_producer(tmp_
     found = again.current(clock.now)
     assert found is not None
     assert found.key == b"1" * 32
-    others = [keys_at("127.0.0.1:1", file, clock, key=Ed25519PrivateKey.generate()), keys_at("127.0.0.1:1", file, clock, name="p2")]
+    others = [
+        keys_at("127.0.0.1:1", file, clock, key=Ed25519PrivateKey.generate()),
+        keys_at("127.0.0.1:1", file, clock, name="p2"),
+    ]
     for other in others:
         with pytest.raises(IntegrityError, match="do not open"):
             other.load()
@@ -124,7 +132,9 @@ async def test_no_file_is_no_error(tmp_path: Path) -> None:
           wire_key("b", "2026-11-30T00:00:00Z", "2026-12-30T00:00:00Z")], "overlap"),
     ],
 )  # fmt: skip
-async def test_an_answer_that_cannot_be_used_changes_nothing(tmp_path: Path, answer: list[wire.PeriodKey], why: str) -> None:
+async def test_an_answer_that_cannot_be_used_changes_nothing(
+    tmp_path: Path, answer: list[wire.PeriodKey], why: str
+) -> None:
     clock, service = Clock(), Service()
     async with serving(service) as address:
         keys = keys_at(address, tmp_path / "keys", clock)

@@ -39,9 +39,15 @@ def test_unknown_methods_are_not_there_and_undescribed_ones_are_refused():
 @pytest.mark.parametrize(
     ("path", "kind"),
     [
-        ("/trial.v1.Trials/Get", "unary"), ("/trial.v1.Trials/Watch", "stream"), ("/trial.v1.Trials/Forget", "stream"),
-        ("/trial.v1.Trials/Nobody", "stream"), ("/grpc.health.v1.Health/Check", "stream"),
-        ("/grpc.health.v1.Healthy/Check", None), ("/trial.v1.Trials/Gone", None), ("", None), ("/", None),
+        ("/trial.v1.Trials/Get", "unary"),
+        ("/trial.v1.Trials/Watch", "stream"),
+        ("/trial.v1.Trials/Forget", "stream"),
+        ("/trial.v1.Trials/Nobody", "stream"),
+        ("/grpc.health.v1.Health/Check", "stream"),
+        ("/grpc.health.v1.Healthy/Check", None),
+        ("/trial.v1.Trials/Gone", None),
+        ("", None),
+        ("/", None),
     ],
 )
 def test_kinds_of_method(path, kind):
@@ -49,7 +55,9 @@ def test_kinds_of_method(path, kind):
 
 
 def test_unguarded_patterns_name_a_service_or_a_method():
-    api = describer(compile_text_of("service S { rpc A(M) returns (M); rpc B(M) returns (M); } message M {}"), unguarded=["t.S/A"])
+    api = describer(
+        compile_text_of("service S { rpc A(M) returns (M); rpc B(M) returns (M); } message M {}"), unguarded=["t.S/A"]
+    )
     assert api.unguarded("/t.S/A")
     assert not api.unguarded("/t.S/B")
     assert not api.unguarded("/t.S")
@@ -127,20 +135,30 @@ def test_computed_categories(fields, computed):
 
 
 def test_a_runtime_type_is_reported_by_the_field_that_holds_it(tmp_path):
-    api = describer(compile_text(tmp_path, """
+    api = describer(
+        compile_text(
+            tmp_path,
+            """
         import "google/protobuf/struct.proto";
         message M { google.protobuf.Struct more = 1; repeated M next = 2; map<string, M> keyed = 3; }
         service S { rpc A(M) returns (M) {
-            option (sidecar.api.v1.access) = {action: "read" resource: "m" subject: NONE}; } }"""))
+            option (sidecar.api.v1.access) = {action: "read" resource: "m" subject: NONE}; } }""",
+        )
+    )
     assert api.method("/t.S/A").reach.unannotated == ("t.M.keyed", "t.M.more")
 
 
 def test_a_map_says_what_its_values_are_besides_whom_its_keys_name(tmp_path):
-    api = describer(compile_text(tmp_path, """
+    api = describer(
+        compile_text(
+            tmp_path,
+            """
         message M { map<string, string> a = 1 [(sidecar.api.v1.subject_id) = {}]; string b = 2 [deprecated = true]; }
         service S { option deprecated = true; rpc A(M) returns (M) { option deprecated = true;
             option (sidecar.api.v1.access) = {action: "read" resource: "m" subject: ANSWER}; }
-            rpc B(M) returns (M) { option deprecated = true; } }"""))
+            rpc B(M) returns (M) { option deprecated = true; } }""",
+        )
+    )
     assert api.method("/t.S/A").reach.unannotated == ("t.M.a", "t.M.b")
     assert api.method("/t.S/A").reach.subjects == ("t.M.a",)
     assert [row.method for row in api.report().methods if row.status == "undescribed"] == ["t.S/B"]
@@ -157,7 +175,9 @@ def test_the_report_has_a_row_for_each_method():
     assert row.dataset is None
     assert rows["trial.v1.Trials/Nobody"].status == "undescribed"
     assert len(found.unannotated) == 4
-    assert found.unannotated[1].startswith("trial.v1.Ask.user_ids: no category, so it is `unclassified` (reached by trial.v1.Trials/Delete)")
+    assert found.unannotated[1].startswith(
+        "trial.v1.Ask.user_ids: no category, so it is `unclassified` (reached by trial.v1.Trials/Delete)"
+    )
     assert json.loads(json.dumps(found.to_json()))["methods"][0]["method"] == "trial.v1.Olds/Get"
 
 
@@ -185,7 +205,8 @@ def test_the_resource_of_the_input_document(tmp_path):
 @pytest.mark.parametrize(
     ("line", "what"),
     [
-        ("nonsense", "not valid"), ('{"id":"a","service":"s"}', "not valid"),
+        ("nonsense", "not valid"),
+        ('{"id":"a","service":"s"}', "not valid"),
         ('{"id":"a","service":"s","population":{},"size":1}', "not valid"),
         ('{"id":"","service":"s","population":{}}', "not empty"),
         ('{"id":"a","service":"s","population":{"id_contcat":1}}', "id_contact"),
@@ -216,7 +237,11 @@ def test_ids_are_exact_text_and_distinct():
     book = new("Book")(letters=[letter], notes={5: "n", 0: "m"})
     parsed = method("Trials/List").answer.parse(book.SerializeToString())
     assert {(one.kind, one.id) for one in parsed.subjects} == {
-        ("account", "-7"), ("person", "é"), ("person", "us-1"), ("person", "us-2"), ("account", "5"),
+        ("account", "-7"),
+        ("person", "é"),
+        ("person", "us-1"),
+        ("person", "us-2"),
+        ("account", "5"),
     }
     assert parsed.records == 2
     assert parsed.unnamed == 0
@@ -238,8 +263,10 @@ def test_bytes_that_are_no_message(data):
 @pytest.mark.parametrize(
     ("name", "data"),
     [
-        ("Get", b"\x0a\x01\xff"), ("List", b"\x0a\x05\x0a\x01\xff\x12\x00"),
-        ("Get", b"\xa2\x06\x03\x0a\x01\xff"), ("List", b"\x1a\x03\x0a\x01\xff"),
+        ("Get", b"\x0a\x01\xff"),
+        ("List", b"\x0a\x05\x0a\x01\xff\x12\x00"),
+        ("Get", b"\xa2\x06\x03\x0a\x01\xff"),
+        ("List", b"\x1a\x03\x0a\x01\xff"),
     ],
 )
 def test_ids_that_are_not_utf8(name, data):
@@ -299,9 +326,21 @@ def test_unknown_fields_in_extensions_groups_and_maps():
 @pytest.mark.parametrize(
     ("country", "class_"),
     [
-        ("US", "us"), ("us", "us"), (" PR ", "us"), ("GU", "us"), ("VI", "us"), ("AS", "us"), ("MP", "us"),
-        ("UM", "us"), ("FR", "non_us"), ("CN", "non_us"), ("ZZ", "unknown"), ("USA", "unknown"), ("", "unknown"),
-        ("EU", "unknown"), ("UK", "unknown"),
+        ("US", "us"),
+        ("us", "us"),
+        (" PR ", "us"),
+        ("GU", "us"),
+        ("VI", "us"),
+        ("AS", "us"),
+        ("MP", "us"),
+        ("UM", "us"),
+        ("FR", "non_us"),
+        ("CN", "non_us"),
+        ("ZZ", "unknown"),
+        ("USA", "unknown"),
+        ("", "unknown"),
+        ("EU", "unknown"),
+        ("UK", "unknown"),
     ],
 )
 def test_countries(country, class_):
@@ -311,11 +350,19 @@ def test_countries(country, class_):
 @pytest.mark.parametrize(
     ("id_", "country", "authoritative", "class_"),
     [
-        ("us-1", None, False, "us"), ("us-1", "FR", True, "us"), ("us-1", "ZZ", False, "us"),
-        ("fr-1", None, False, "non_us"), ("fr-1", "US", False, "us"), ("fr-1", "PR", True, "us"),
-        ("fr-1", "ZZ", True, "unknown"), ("fr-1", "FR", False, "non_us"),
-        ("who", None, False, "unknown"), ("who", "FR", False, "unknown"), ("who", "FR", True, "non_us"),
-        ("who", "US", False, "us"), ("who", "USA", True, "unknown"),
+        ("us-1", None, False, "us"),
+        ("us-1", "FR", True, "us"),
+        ("us-1", "ZZ", False, "us"),
+        ("fr-1", None, False, "non_us"),
+        ("fr-1", "US", False, "us"),
+        ("fr-1", "PR", True, "us"),
+        ("fr-1", "ZZ", True, "unknown"),
+        ("fr-1", "FR", False, "non_us"),
+        ("who", None, False, "unknown"),
+        ("who", "FR", False, "unknown"),
+        ("who", "FR", True, "non_us"),
+        ("who", "US", False, "us"),
+        ("who", "USA", True, "unknown"),
     ],
 )
 def test_the_more_sensitive_of_index_and_answer_counts(id_, country, authoritative, class_):
@@ -335,8 +382,14 @@ def test_one_subject_seen_twice_is_what_the_worse_says():
         return method("Trials/List").answer.parse(book.SerializeToString())
 
     for countries, expected in [
-        (("FR", ""), "non_us"), (("", "FR"), "non_us"), (("FR", "US"), "us"), (("US", "FR"), "us"),
-        (("FR", "ZZ"), "unknown"), (("ZZ", "FR"), "unknown"), (("ZZ", "US"), "us"), (("FR", "DE"), "non_us"),
+        (("FR", ""), "non_us"),
+        (("", "FR"), "non_us"),
+        (("FR", "US"), "us"),
+        (("US", "FR"), "us"),
+        (("FR", "ZZ"), "unknown"),
+        (("ZZ", "FR"), "unknown"),
+        (("ZZ", "US"), "us"),
+        (("FR", "DE"), "non_us"),
     ]:
         assert CLASSIFIER.classify(parsed(*countries).subjects, None, NOW).classes == {("person", "who"): expected}
 
@@ -399,7 +452,10 @@ def test_what_a_message_holds_beyond_its_description_is_told():
     assert wider.categories == ("id_contact", "public", "unclassified")
     assert wider.type == "email"
     ask = new("Ask")(user_id="us-1")
-    ask.extra.type_url, ask.extra.value = "x/trial.v1.Letter", new("Letter")(sender_id=700, body="b").SerializeToString()
+    ask.extra.type_url, ask.extra.value = (
+        "x/trial.v1.Letter",
+        new("Letter")(sender_id=700, body="b").SerializeToString(),
+    )
     found = request("Trials/Get", ask)
     assert found.reached.categories == {"communication_content"}
     assert found.classes == {("person", "us-1"): "us", ("account", "700"): "non_us"}

@@ -239,7 +239,9 @@ def decided(call_id: str, effect: Effect = Effect.PERMIT, phase: str = "response
 
 async def test_calls_that_were_permitted_and_never_ended_get_an_unknown_outcome(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
-    spool.append([decided("ended"), decided("denied", Effect.DENY), decided("open", phase="request", us=0, pending=True)])
+    spool.append(
+        [decided("ended"), decided("denied", Effect.DENY), decided("open", phase="request", us=0, pending=True)]
+    )
     spool.append([decided("open", us=2, unknown=3), decided("open", us=1, non_us=4)])
     spool.append([Draft("outcome", TIME, "ended", encode_body(outcome("ended")))])
     await spool.close()

@@ -106,7 +106,9 @@ class World:
                           timestamp=lambda: CLOCK, clock=lambda: self.time, **options)  # fmt: skip
 
     def checkpoint(self):
-        return open_checkpoint((self.folder / "tiles" / CHECKPOINT).read_bytes(), [Verifier(self.signer.key)]).checkpoint
+        return open_checkpoint(
+            (self.folder / "tiles" / CHECKPOINT).read_bytes(), [Verifier(self.signer.key)]
+        ).checkpoint
 
     def check(self):
         """The published folder alone gives every leaf, and every checkpoint of the history is its root."""

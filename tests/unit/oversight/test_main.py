@@ -12,8 +12,7 @@ pytestmark = pytest.mark.unit
 
 def test_it_loads_nothing_of_the_sidecars_side():
     program = (
-        "import sys, sidecar.oversight.main\n"
-        "print(*(name for name in sys.modules if name.startswith('sidecar.')))"
+        "import sys, sidecar.oversight.main\nprint(*(name for name in sys.modules if name.startswith('sidecar.')))"
     )
     loaded = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True).stdout.split()
     allowed = ("oversight", "record", "tlog", "observability", "settings", "api", "vocabulary", "errors")
