@@ -4,6 +4,7 @@ What is asked about (`guarded`) and how messages move (`streaming`) are no busin
 """
 
 from time import perf_counter
+from typing import NamedTuple
 from urllib.parse import quote
 
 import msgspec
@@ -40,6 +41,13 @@ _PLAIN = "!#$&'()*+,/:;=?@[]"
 """What stands as it is in a header, besides letters and digits; the rest is percent-encoded (RFC 3986, 2.1)."""
 _BY_EXCEPTION = "exception"
 """The code among a permit's reasons when an exception stood in for what the rules deny."""
+
+
+class Basis(NamedTuple):
+    """What a decision rests on besides its input: taken before it is asked for, since either may change meanwhile."""
+
+    policy: PolicyRef
+    index: str | None
 
 
 class Case:
@@ -108,7 +116,7 @@ class Case:
             context=self._environment("request", minute),
         )  # fmt: skip
         prepared = prepare(refusals.SCHEMA, self.call.door)
-        await self._record("request", canonical(document), prepared, (), self._policy(), 0.0)
+        await self._record("request", canonical(document), prepared, (), self._basis(), 0.0)
         self._permitted = True
 
     # -- one question ------------------------------------------------------------------------------------------------
@@ -121,11 +129,12 @@ class Case:
         minute = parts.circumstances.minute(now)
         resource = self.description.resource(counts, reached)
         environment = self._environment(phase, minute)
-        policy = parts.standing.policy(now)
+        index = parts.standing.index()
         ttl, duties, by_exception = float("inf"), Duties.none(), False
         for subject in identity.subjects:
             document = AccessRequest(subject=subject, action=self.action, resource=resource, context=environment)
             data = canonical(document)
+            basis = Basis(parts.standing.policy(now), index)
             started = perf_counter()
             decision = parts.decisions.peek(data)
             if decision is None:
@@ -135,9 +144,9 @@ class Case:
             prepared = parts.preparations.of(decision, self.call.door)
             if prepared.error is not None:
                 parts.report(prepared.error)
-            await self._record(phase, data, prepared, seen, policy, took)
+            await self._record(phase, data, prepared, seen, basis, took)
             if not prepared.decision.permits:
-                return self._denied(prepared.decision, policy)
+                return self._denied(prepared.decision, basis.policy)
             ttl, duties = min(ttl, decision.ttl_seconds), duties.and_(prepared.duties)
             by_exception |= any(one.code == _BY_EXCEPTION for one in decision.reasons)
         if by_exception and self._claims is not None:
@@ -160,17 +169,18 @@ class Case:
             )
             prepared = prepare(decision, self.call.door)
             try:
-                await self._record(phase, canonical(document), prepared, (), self._policy(), 0.0)
+                await self._record(phase, canonical(document), prepared, (), self._basis(), 0.0)
             except RecordError as failed:
                 error = failed
-        return refusals.failed(error, self.call_id, self._policy().revision)
+        return refusals.failed(error, self.call_id, self._basis().policy.revision)
 
-    def _policy(self) -> PolicyRef:
-        """The policy in force when no policy was asked; none when it is too old to be in force."""
+    def _basis(self) -> Basis:
+        """What is in force when no policy was asked; no policy when it is too old to be in force."""
         try:
-            return self.parts.standing.policy(self.parts.clock())
+            policy = self.parts.standing.policy(self.parts.clock())
         except DecideError:
-            return PolicyRef(revision=None)
+            policy = PolicyRef(revision=None)
+        return Basis(policy, self.parts.standing.index())
 
     def _environment(self, phase: Phase, minute: str) -> Environment:
         if self._claims is None:
@@ -178,7 +188,7 @@ class Case:
         return self._claims.environment(phase, minute)
 
     async def _record(
-        self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, policy: PolicyRef, took: float
+        self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, basis: Basis, took: float
     ) -> None:
         if self._closed:
             raise RecordError("the call has ended")
@@ -191,9 +201,9 @@ class Case:
                 method=self.action.method or "",
                 door=self.call.door.name,
                 trace=Trace(trace_id=span.trace_id, span_id=span.span_id, from_=span.from_),
-                policy=policy,
+                policy=basis.policy,
                 directory=parts.standing.directory() if identity is None else identity.directory,
-                index=parts.standing.index(),
+                index=basis.index,
                 input=msgspec.Raw(data),
                 decision=prepared.encoded,
                 subjects=seen,
