@@ -47,7 +47,7 @@ class Basis(NamedTuple):
     """What a decision rests on besides its input: taken before it is asked for, since either may change meanwhile."""
 
     policy: PolicyRef
-    index: str | None
+    index_revision: str | None
 
 
 class Case:
@@ -203,7 +203,7 @@ class Case:
                 trace=Trace(trace_id=span.trace_id, span_id=span.span_id, from_=span.from_),
                 policy=basis.policy,
                 directory=parts.standing.directory() if identity is None else identity.directory,
-                index=basis.index,
+                index=basis.index_revision,
                 input=msgspec.Raw(data),
                 decision=prepared.encoded,
                 subjects=seen,

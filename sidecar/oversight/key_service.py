@@ -57,7 +57,7 @@ class KeyServicer(oversight_pb2_grpc.KeyServiceServicer):
     async def GetSealingKey(  # noqa: N802 - the name in the proto
         self,
         request: pb.GetSealingKeyRequest,
-        context: _Peer,  # noqa: ARG002 - it has no fields
+        context: _Peer,
     ) -> pb.GetSealingKeyResponse:
         """The public key to which epoch keys are sealed."""
         peer = identities(context.auth_context())

@@ -110,7 +110,7 @@ class QueryService(oversight_pb2_grpc.QueryServicer):
     async def GetCheckpoint(  # noqa: N802
         self,
         request: pb.GetCheckpointRequest,
-        context: _Peer,  # noqa: ARG002 - it has no fields
+        context: _Peer,
     ) -> pb.GetCheckpointResponse:
         """See the proto."""
         reviewer = await self._reviewer(context)
@@ -121,7 +121,7 @@ class QueryService(oversight_pb2_grpc.QueryServicer):
     async def GetCompleteness(  # noqa: N802
         self,
         request: pb.GetCompletenessRequest,
-        context: _Peer,  # noqa: ARG002 - it has no fields
+        context: _Peer,
     ) -> pb.GetCompletenessResponse:
         """See the proto."""
         reviewer = await self._reviewer(context)
