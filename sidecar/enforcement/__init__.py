@@ -1,6 +1,14 @@
 """Policy enforcement point (PEP): the way of a call.
 
-`pipeline` is the enforcement point and its ports; `call` the shapes a door hands it; `intercept` the gRPC door;
-`upstream` the way to the guarded service; `obligations` what is done to answers; `recorder` makes decisions durable;
-`reflection` fetches descriptors; `admin` answers `sidecar status` on a local socket.
+The order: `pipeline` is the enforcement point; `guarded` knows what each message of one call asks and which decision
+(`cover`) covers it, `case` decides and records, `streaming` moves a stream's messages; `refusals` is how a refusal looks;
+`circumstances` what the caller claims; `parts` the ports; `call` the shapes between a door and all this.
+
+What is done to messages: `obligations` merges duties, `editor` carries them out, `release` counts what leaves,
+`prepared` keeps what follows from a cached decision.
+
+Edges, the only modules here that see grpc or generated code: `intercept` (the gRPC door; `listen`, `certificates`,
+`sockets`, `peer`, `metadata`, `rich_status`, `transport` belong to it), `upstream`, `reflection`, `recorder` and `bodies`
+(decisions become records), `delivery` and `receipts` (records reach the store), `periods` (pseudonym keys), `entries`
+(what the recorder is handed), `admin` (`sidecar status`).
 """
