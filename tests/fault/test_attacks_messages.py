@@ -60,7 +60,9 @@ def only_outsiders(request):
 
 
 def leaked(*shown: object) -> bool:
-    return any(one in repr(part).encode() or (isinstance(part, bytes) and one in part) for part in shown for one in HIDDEN)
+    return any(
+        one in repr(part).encode() or (isinstance(part, bytes) and one in part) for part in shown for one in HIDDEN
+    )
 
 
 # -- data behind data ------------------------------------------------------------------------------------------------
@@ -103,7 +105,9 @@ async def test_overwritten_parts_do_not_leave(rig, api, how):
     }[how]
     data = base.SerializeToString() + b"".join(one.SerializeToString() for one in parts)
     rig.upstream.reply = lambda _message: answer(data)
-    reply = await rig.point.unary(rig.call("Get", service="t.S"), api.method("/t.S/Get").request.plan.new(id=str(GERMAN)).SerializeToString())
+    reply = await rig.point.unary(
+        rig.call("Get", service="t.S"), api.method("/t.S/Get").request.plan.new(id=str(GERMAN)).SerializeToString()
+    )
     assert not leaked(reply.message)
     assert reply.final.code is Code.OK
 
@@ -128,7 +132,9 @@ async def test_what_is_inside_an_any_is_forwarded_as_it_was_understood(rig, api)
     rig.engine.rule = lambda request: deny("not_us_personnel") if request.resource.subjects.us else permit()
     who, many = api.method("/t.S/Get").request.plan.new, api.method("/t.S/Find").request.plan.new
     twice = who(id=str(US)).SerializeToString() + who(id=str(GERMAN)).SerializeToString()
-    rig.upstream.reply = lambda _message: answer(api.method("/t.S/Find").answer.plan.new(id=str(GERMAN)).SerializeToString())
+    rig.upstream.reply = lambda _message: answer(
+        api.method("/t.S/Find").answer.plan.new(id=str(GERMAN)).SerializeToString()
+    )
     asked = many(id=[str(GERMAN)], any=[{"type_url": "a/t.Who", "value": twice}]).SerializeToString()
     reply = await rig.point.unary(rig.call("Find", service="t.S"), asked)
     assert reply.final.code is Code.OK
@@ -210,7 +216,9 @@ async def test_claims_that_could_carry_words_do_not_pass(rig, pair):
     reply = await rig.unary(get(US), pair)
     assert reply.final.code is Code.INVALID_ARGUMENT
     assert rig.upstream.seen == []
-    assert pair[1] == "" or all(pair[1].encode() not in bytes(one.input) + bytes(one.decision) for one in rig.records.decisions)
+    assert pair[1] == "" or all(
+        pair[1].encode() not in bytes(one.input) + bytes(one.decision) for one in rig.records.decisions
+    )
 
 
 # -- an upstream that misbehaves ---------------------------------------------------------------------------------------
@@ -226,7 +234,9 @@ async def test_every_answer_of_an_upstream_that_gives_too_many_is_decided(rig):
 
 @pytest.mark.parametrize("code", [one for one in Code if one is not Code.OK])
 async def test_an_upstream_s_error_tells_nothing_where_something_was_ordered(rig, code):
-    rig.upstream.reply = lambda _message: answer(None, code, message=MAIL, trailing=(("x-trailer", MAIL), ("grpc-status-details-bin", SSN.encode())))
+    rig.upstream.reply = lambda _message: answer(
+        None, code, message=MAIL, trailing=(("x-trailer", MAIL), ("grpc-status-details-bin", SSN.encode()))
+    )
     rig.engine.rule = lambda _request: permit({"id": "redact_fields", "categories": ["id_contact"]})
     reply = await rig.unary()
     assert reply.final.code is code
@@ -235,7 +245,9 @@ async def test_an_upstream_s_error_tells_nothing_where_something_was_ordered(rig
 
 async def test_a_refused_answer_takes_headers_and_trailers_with_it(rig):
     told = Final(code=Code.OK, message=MAIL, trailing=(("x-trailer", MAIL),))
-    rig.upstream.reply = lambda _message: dataclasses.replace(answer(profile(US)), final=told, headers=(("x-mail", MAIL),))
+    rig.upstream.reply = lambda _message: dataclasses.replace(
+        answer(profile(US)), final=told, headers=(("x-mail", MAIL),)
+    )
     rig.engine.rule = lambda request: deny("not_us_personnel") if request.resource.subjects.us else permit()
     reply = await rig.unary(get(GERMAN))
     assert reply.final.code is Code.PERMISSION_DENIED

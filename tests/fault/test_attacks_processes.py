@@ -35,7 +35,9 @@ def test_callers_that_go_at_any_moment_leave_one_outcome_each(deployed: Deployme
     try:
         for _ in range(STORM):
             method = dice.choice(("GetProfile", "ListMessages", "Sync"))
-            call = caller.open(method, iter([get(cast.us)]), deployed.metadata(), timeout=dice.choice((None, 0.004, 0.02)))
+            call = caller.open(
+                method, iter([get(cast.us)]), deployed.metadata(), timeout=dice.choice((None, 0.004, 0.02))
+            )
             time.sleep(dice.uniform(0.0, 0.012))
             call.cancel()
         wait(lambda: deployed.status()["open_calls"] == 0, 10, "no call is open")
@@ -134,7 +136,9 @@ def test_a_giant_answer_does_not_stop_the_others(deployed: Deployment) -> None:
 
 
 @pytest.mark.parametrize(
-    "path", ["//grpc.health.v1.Health/Check", "/x/" + "y" * 8000, "/%2e%2e/%00", "/\u00e9\u00e9/\u00fc", "/*/*"], ids=range(5)
+    "path",
+    ["//grpc.health.v1.Health/Check", "/x/" + "y" * 8000, "/%2e%2e/%00", "/\u00e9\u00e9/\u00fc", "/*/*"],
+    ids=range(5),
 )
 def test_odd_paths_reach_nobody_and_stop_nothing(deployed: Deployment, path: str) -> None:
     before = len(deployed.upstream.seen)

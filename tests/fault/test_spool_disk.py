@@ -187,7 +187,9 @@ async def test_what_cannot_be_cut_off_is_given_up_and_written_again(tmp_path: Pa
     await again.close()
 
 
-async def test_a_disk_that_hangs_is_refused_once_too_much_is_unsynced(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+async def test_a_disk_that_hangs_is_refused_once_too_much_is_unsynced(
+    tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
     gate = threading.Event()
 
     class Hanging(FailingFiles):

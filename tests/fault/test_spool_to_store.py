@@ -84,7 +84,11 @@ async def call(side: Side, number: int, level: str = "written") -> None:
 async def completeness(store: StoreProcess) -> list[str]:
     async with store.channel("query", "spiffe://test/reviewer") as channel:
         answer = await QueryStub(channel).GetCompleteness(wire.GetCompletenessRequest())
-    return [f"{one.kind} {one.producer} {one.epoch} {one.first_seq}" for one in answer.findings if one.producer == "profiles-1"]
+    return [
+        f"{one.kind} {one.producer} {one.epoch} {one.first_seq}"
+        for one in answer.findings
+        if one.producer == "profiles-1"
+    ]
 
 
 async def found(store: StoreProcess, rider: str) -> int:
@@ -93,7 +97,9 @@ async def found(store: StoreProcess, rider: str) -> int:
     return len(answer.records)
 
 
-async def test_records_arrive_are_proven_and_found_while_the_store_is_killed(tmp_path: Path, store: StoreProcess) -> None:
+async def test_records_arrive_are_proven_and_found_while_the_store_is_killed(
+    tmp_path: Path, store: StoreProcess
+) -> None:
     producer = Producer()
     identity = store.register(producer)
     store.start()
@@ -119,7 +125,9 @@ async def test_records_arrive_are_proven_and_found_while_the_store_is_killed(tmp
     assert store.stop() == 0
 
 
-async def test_a_producer_that_is_not_registered_keeps_everything_and_says_so(tmp_path: Path, store: StoreProcess) -> None:
+async def test_a_producer_that_is_not_registered_keeps_everything_and_says_so(
+    tmp_path: Path, store: StoreProcess
+) -> None:
     store.register(Producer(name="somebody-else"))
     store.start()
     side = Side(tmp_path / "spool", store, Producer(), "spiffe://test/nobody")

@@ -62,7 +62,9 @@ class Sender:
                 assert error.code() in gone, error.details()  # noqa: PT017 - only if it breaks at all
             finally:
                 sending.cancel()
-                with suppress(asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError):
+                with suppress(
+                    asyncio.CancelledError, asyncio.InvalidStateError, grpc.aio.AioRpcError, grpc.aio.UsageError
+                ):
                     await sending
 
     def take(self, response):

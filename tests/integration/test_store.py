@@ -391,8 +391,12 @@ async def test_searching_by_each_field(store):
         b']}},"decision":{"effect":"deny","reasons":[{"code":"ticket_missing"}]}}'
     )
     producer.record("open", encode_body(EventBody(type="open", details={})))
-    producer.record("decision", body, call_id="01a19467-e800-704d-a788-142cc2b79638", time="2026-11-22T11:00:00.000000Z")
-    producer.record("decision", body.replace(b"amy", b"ben").replace(b"deny", b"permit"), time="2026-11-22T12:00:00.000000Z")
+    producer.record(
+        "decision", body, call_id="01a19467-e800-704d-a788-142cc2b79638", time="2026-11-22T11:00:00.000000Z"
+    )
+    producer.record(
+        "decision", body.replace(b"amy", b"ben").replace(b"deny", b"permit"), time="2026-11-22T12:00:00.000000Z"
+    )
     await send(store, producer, identity, (0, 3))
     both, amy, ben = [1, 2], [1], [2]
     cases = [
