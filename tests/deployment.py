@@ -12,7 +12,6 @@ import json
 import shutil
 import socket
 import subprocess
-import sys
 import tempfile
 import time
 from collections import defaultdict
@@ -41,7 +40,6 @@ ROOT = Path(__file__).resolve().parents[1]
 POLICIES = ROOT / "policies"
 CALL_ID = "x-customhouse-call-id"
 TIMEOUT = 10.0
-UNARY = ("GetProfile", "ListProfiles")
 Tree = dict[str, object]
 
 
@@ -228,7 +226,8 @@ class Deployment:
         """
         self.write_variant(**changes)
         command = (command or []) + sidecar_command("run", "--config", self.folder / "variant.yaml")
-        self.processes.start("variant", command, listening(self.world.ports["abroad"]))
+        serves = listening(self.world.ports["abroad"])
+        self.processes.start("variant", command, lambda: serves() and bool(self._answers("variant.yaml")))
         try:
             yield
         finally:
@@ -325,13 +324,14 @@ class Deployment:
     def delivered(self, seconds: float = 20.0, settings: str = "sidecar.yaml") -> None:
         """Wait until the store's receipts cover everything that a sidecar has recorded."""
 
-        def empty() -> bool:
-            try:
-                return self.status(settings)["spool_records"] == 0
-            except OSError:
-                return False  # a sidecar serves before it answers on its admin socket
+        wait(lambda: self._answers(settings).get("spool_records") == 0, seconds, "the store has all records")
 
-        wait(empty, seconds, "the store has all records")
+    def _answers(self, settings: str) -> Tree:
+        """As `status`; nothing while nobody answers: a sidecar serves before it listens on its admin socket."""
+        try:
+            return self.status(settings)
+        except OSError:
+            return {}
 
     def recorded(self, call_id: str, seconds: float = 10.0) -> Recorded:
         """What the store holds of a call, once its outcome is there."""
@@ -395,6 +395,3 @@ def wait(holds: Callable[[], bool], seconds: float, what: str) -> float:
         assert time.monotonic() - begun < seconds, f"not within {seconds:g} s: {what}"
         time.sleep(0.03)
     return time.monotonic() - begun
-
-
-PYTHON = sys.executable

@@ -24,13 +24,12 @@ THREADS = 48
 
 @dataclass(slots=True)
 class Seen:
-    """One call as the service saw it. `given_up` is set when the call ends before the service has finished."""
+    """One call as the service saw it. `given_up`, once `ended` is set: whether it was cancelled."""
 
     method: str
     metadata: list[tuple[str, str | bytes]]
     requests: list[bytes] = field(default_factory=list)
     ended: threading.Event = field(default_factory=threading.Event)
-    finished: bool = False
     given_up: bool = False
 
     def header(self, key: str) -> list[str | bytes]:
@@ -91,14 +90,14 @@ class Puppet(grpc.GenericRpcHandler):
             self.seen.append(seen)
 
             def over() -> None:
-                seen.given_up = not seen.finished
+                # grpc's own word: a cancelled call's requests may look, for a moment, as if they had ended in good order.
+                seen.given_up = context._state.client == "cancelled"
                 seen.ended.set()
 
             if not context.add_callback(over):
                 over()  # it had ended before anybody could listen
             behaviour = self._behaviour.get(method, self._as_usual)
             yield from behaviour(seen, _kept(seen, requests), context)
-            seen.finished = True
 
         return grpc.stream_stream_rpc_method_handler(answer)
 

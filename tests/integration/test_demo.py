@@ -5,6 +5,7 @@ import re
 import shutil
 import sqlite3
 import subprocess
+import sys
 import time
 from base64 import b64decode
 from collections.abc import Callable, Iterator
@@ -12,7 +13,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deployment import PYTHON, Caller, sidecar
+from deployment import Caller, sidecar
 
 from sidecar.demo.pki import Pair
 from sidecar.demo.processes import Processes, listening
@@ -154,7 +155,7 @@ def again(played: Played) -> Iterator[Again]:
     processes = Processes(played.folder / "logs")
     service, tls = one.sidecar["upstream"]["address"].rpartition(":")[2], played.folder / "tls"
     parts = {
-        "service": ([PYTHON, "-m", "sidecar.demo.service", str(played.folder / "users.sqlite"), f"127.0.0.1:{service}",
+        "service": ([sys.executable, "-m", "sidecar.demo.service", str(played.folder / "users.sqlite"), f"127.0.0.1:{service}",
                      str(tls / "upstream.pem"), str(tls / "upstream.key"), str(tls / "upstream-clients-ca.pem")], service),
         "store": (sidecar_command("oversight", "run", "--config", played.folder / "oversight.yaml"), one.store["listen"]["append"]),
         "sidecar": (sidecar_command("run", "--config", played.folder / "sidecar.yaml"), one.sidecar["listen"][0]["address"]),
