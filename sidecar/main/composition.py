@@ -20,9 +20,10 @@ from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import GrpcUpstream
 from sidecar.errors import Code, DecideError, EnforceError, StageError
 from sidecar.exceptions.store import GrantStore
-from sidecar.main import build, grants, renewal
+from sidecar.main import build, grants, keys, renewal
 from sidecar.main.build import clock, now
 from sidecar.main.policy import PolicyFolder
+from sidecar.main.proven import ProvenPolicy
 from sidecar.main.records import Details, Records, about
 from sidecar.main.standing import Changes, InForce
 from sidecar.observability.calls import CallObserver
@@ -82,7 +83,7 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
     link = build.upstream(settings)
     stack.push_async_callback(link.close)
     directory, index = build.directory(settings, log), build.index(settings, log)
-    active = build.policy(settings)
+    active = ProvenPolicy(settings.record.spool / "proven-policy", keys.producer_key(settings)).activate(settings)
     described = await build.reflected(settings)
     records = await _begun(settings, log, about(settings, described), stack)
     standing = InForce(active, directory, index, settings.policy.max_age)
