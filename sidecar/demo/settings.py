@@ -38,6 +38,8 @@ def sidecar_yaml(ports: dict[str, int], *, abroad: bool, workloads: list[dict[st
         "describe": {"descriptors": {"file": "profiles.binpb"}, "reflection": "identified"},
         "subjects": {"index": "us-subjects.idx", "max_age": "24h"},
         "policy": {"bundle": {"folder": "policies"}},
+        # Twenty times the default: a machine that is busy with something else is no runaway policy.
+        "decision": {"deadline": "1s"},
         "record": {"spool": f"spool{suffix}"},
         "destination": {"from": "peer"},
         "exceptions": {"grants": "grants", "approvers": "approvers.yaml"},
