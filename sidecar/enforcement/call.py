@@ -9,6 +9,9 @@ from sidecar.errors import Code
 Metadata = tuple[tuple[str, str | bytes], ...]
 """Lower-case keys; bytes only for keys that end in `-bin`."""
 
+CALL_ID = "x-customhouse-call-id"
+"""Metadata key under which upstream and caller learn the id of a call's records."""
+
 DOMAIN = "customhouse"
 """`google.rpc.ErrorInfo.domain` of every refusal."""
 

@@ -13,7 +13,7 @@ from sidecar.attributes.reach import Reach
 from sidecar.attributes.resource import MethodDescription
 from sidecar.attributes.subject import Identity
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import Call, Final, Metadata
+from sidecar.enforcement.call import CALL_ID, Call, Final, Metadata
 from sidecar.enforcement.circumstances import Claims
 from sidecar.enforcement.cover import Cover, SeenSubjects
 from sidecar.enforcement.entries import DecisionEntry
@@ -262,7 +262,7 @@ class Case:
         """What the upstream is sent: the caller's metadata, and who called."""
         identity = self.identity
         added: list[tuple[str, str | bytes]] = [
-            ("x-customhouse-call-id", self.call_id),
+            (CALL_ID, self.call_id),
             ("traceparent", self.span.traceparent),
         ]
         if identity.person is not None:

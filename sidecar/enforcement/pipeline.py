@@ -9,13 +9,12 @@ import time
 from collections.abc import AsyncIterator
 
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import AnswerSink, Call, Final, Metadata, Reply
+from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Metadata, Reply
 from sidecar.enforcement.guarded import Guarded
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
 from sidecar.errors import Code, ForwardError
 
-CALL_ID = "x-customhouse-call-id"
 _CLOCKS_DIFFER = 0.1
 """Seconds by which a caller's own timer may fire before the deadline as the wire rounds it (grpc-timeout)."""
 _REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")

@@ -10,12 +10,11 @@ from collections.abc import AsyncIterator, Callable
 from time import monotonic
 
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import AnswerSink, Call, Exchange, Final, Metadata, Upstream
+from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Exchange, Final, Metadata, Upstream
 from sidecar.enforcement.guarded import Guarded
 from sidecar.errors import Code, DecideError, ForwardError
 
 TICK_SECONDS = 0.25
-CALL_ID = "x-customhouse-call-id"
 
 
 class _Open:
