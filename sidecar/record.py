@@ -37,7 +37,7 @@ RecordType = Literal[
     "decision", "outcome", "open", "close", "heartbeat", "policy_activated", "directory_activated", "index_activated",
     "exception_opened", "exception_used", "exception_closed", "authorization", "attestation", "agreement",
     "engagement_opened", "engagement_closed", "audit_report", "report_filed", "revoked", "reviewer_access", "erasure",
-    "admin_action",
+    "admin_action", "shadow", "engine_disagreement",
 ]  # fmt: skip
 
 

@@ -124,12 +124,16 @@ class Person(Document, frozen=True, kw_only=True):
 
 
 class Engagement(Document, frozen=True, kw_only=True):
-    """Under what agreement the person works. `group` is what volumes aggregate on (28 CFR 202.205, 232)."""
+    """Under what agreement the person works. `group` is what volumes aggregate on (28 CFR 202.205, 232).
+
+    `onward_clause_ref`: the clause against onward transfer that 28 CFR 202.302(a)(1) asks for.
+    """
 
     type: str | None = None
     counterparty: str | None = None
     group: str | None = None
     agreement_ref: str | None = None
+    onward_clause_ref: str | None = None
     from_: str | None = msgspec.field(default=None, name="from")
     until: str | None = None
 

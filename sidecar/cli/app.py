@@ -7,6 +7,7 @@ import typer
 
 from sidecar.cli.console import FINDING, explained, fail, out, plain, progress
 from sidecar.cli.oversight import oversight
+from sidecar.cli.policy import policy
 
 Config = Annotated[Path, typer.Option("--config", help="Settings file.", metavar="FILE")]
 
@@ -23,6 +24,7 @@ keys = typer.Typer(help="Key pairs.", no_args_is_help=True)
 app.add_typer(subjects, name="subjects")
 app.add_typer(directory, name="directory")
 app.add_typer(keys, name="keys")
+app.add_typer(policy, name="policy")
 app.add_typer(oversight, name="oversight")
 
 

@@ -1,10 +1,11 @@
 """The model of sidecar.yaml."""
 
 import re
-from typing import Annotated, ClassVar, Literal, Self
+from typing import Annotated, Literal, Self
 
 from pydantic import AfterValidator, Field, model_validator
 
+from sidecar.settings.policy import DecisionEngine, Policy, Shadow
 from sidecar.settings.values import (
     Address,
     Duration,
@@ -166,6 +167,16 @@ class FileSource(Section):
     file: FilePath
 
 
+class Authorizations(Section):
+    """Exemptions, licences and advisory opinions (28 CFR part 202), with `attestations.jsonl` beside the file.
+
+    `keys` lists who may sign them. Both files are read again when they change.
+    """
+
+    file: FilePath
+    keys: FilePath
+
+
 class Identity(Section):
     """Who may be believed to be calling."""
 
@@ -173,6 +184,7 @@ class Identity(Section):
     bind_to_workload: Literal["cnf", "azp", "none"]
     directory: Directory
     workloads: list[RegisteredWorkload] = Field(default_factory=list)
+    authorizations: Authorizations | None = None
     revoked: FileSource | None = None
     leeway: Leeway = 10.0
 
@@ -204,33 +216,6 @@ class Subjects(Section):
 
     index: FilePath
     max_age: Duration = 86400.0
-
-
-class Bundle(Section):
-    """Where the policy is."""
-
-    folder: FilePath
-
-
-class Policy(Section):
-    """The policy bundle. `max_age` counts from when its folder was last seen to hold the bundle in force."""
-
-    bundle: Bundle
-    max_age: Duration = 7 * 86400.0
-
-
-class Cache(Section):
-    """Decisions kept, at most; 0 turns the cache off."""
-
-    entries: Annotated[int, Field(ge=0, le=10_000_000)] = 65536
-
-
-class DecisionEngine(Section):
-    """Which engine answers, and within what time."""
-
-    engine: Annotated[Literal["embedded"], later({"opa": "the OPA engine"})] = "embedded"
-    deadline: Annotated[Duration, Field(le=5.0)] = 0.05
-    cache: Cache = Cache()
 
 
 class Levels(Section):
@@ -275,6 +260,14 @@ class Exceptions(Section):
     grants: FilePath
     approvers: FilePath
     max_window: Duration = 86400.0
+
+
+class Ledger(Section):
+    """The rolling ledger of volumes (28 CFR 202.205): `sidecar ledger run`, shared by all sidecars."""
+
+    address: HostPort
+    tls: ClientTls
+    deadline: Annotated[Duration, Field(le=5.0)] = 0.25
 
 
 class Admin(Section):
@@ -325,19 +318,6 @@ def _one(workers: int) -> int:
 class SidecarSettings(Settings):
     """sidecar.yaml."""
 
-    later: ClassVar = {
-        "ledger": "the rolling ledger",
-        "shadow": "shadow policies",
-        "identity.authorizations": "exemptions and licences",
-        "policy.keys": "signed bundles",
-        "policy.bundle.file": "a bundle in one file",
-        "policy.bundle.url": "a bundle over the network",
-        "policy.bundle.s3": "a bundle in a bucket",
-        "decision.opa": "the OPA engine",
-        "decision.verify_with": "a second engine",
-        "decision.sample": "a second engine",
-    }
-
     producer: Producer
     listen: Annotated[list[Listener], Field(min_length=1)]
     upstream: Upstream
@@ -350,6 +330,8 @@ class SidecarSettings(Settings):
     destination: Destination
     datasets: FileSource | None = None
     exceptions: Exceptions | None = None
+    ledger: Ledger | None = None
+    shadow: Shadow | None = None
     admin: Admin | None = None
     metrics: Metrics | None = None
     holder: Holder | None = None
