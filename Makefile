@@ -4,9 +4,10 @@ VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/bin
 GO ?= go
+ENGINE ?= embedded
 UV_VERSION := 0.13.9
 
-ENGINE := $(shell find engine/src engine/Cargo.toml engine/Cargo.lock -type f 2>/dev/null)
+ENGINE_SOURCES := $(shell find engine/src engine/Cargo.toml engine/Cargo.lock engine/capabilities.json -type f 2>/dev/null)
 
 .PHONY: help setup tools demo test check bench generate format clean
 help: ## list the targets
@@ -21,7 +22,7 @@ $(VENV)/.packages: requirements/uv.txt requirements/dev.txt
 	$(BIN)/uv pip sync --quiet --require-hashes --python $(BIN)/python requirements/dev.txt
 	@touch $@
 
-$(VENV)/.engine: $(VENV)/.packages $(ENGINE) pyproject.toml
+$(VENV)/.engine: $(VENV)/.packages $(ENGINE_SOURCES) pyproject.toml
 	@.ci/need-cargo
 	@echo "building the Rego engine (about 3 minutes the first time)"
 	$(BIN)/uv pip install --quiet --no-deps --no-build-isolation --python $(BIN)/python --editable .
@@ -30,8 +31,8 @@ $(VENV)/.engine: $(VENV)/.packages $(ENGINE) pyproject.toml
 tools: setup ## programs that are not Python, for tests: need Go 1.26 or newer
 	@.ci/build-tools
 
-demo: setup ## the whole product at work, scene by scene
-	$(BIN)/sidecar demo
+demo: setup ## the whole product at work, scene by scene; ENGINE=opa lets OPA decide
+	$(BIN)/sidecar demo --engine $(ENGINE)
 
 test: setup ## every test; what a machine lacks is skipped with the reason (in CI: fails)
 	@.ci/build-tools --optional

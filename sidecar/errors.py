@@ -79,6 +79,22 @@ class DecideError(StageError):
     default = Code.UNAVAILABLE
 
 
+class Superseded(DecideError):  # noqa: N818 - the name says what happened
+    """The engine answers by another bundle than the one asked: `revision` is what it says it has.
+
+    Where that one is about to be in force here, the question may be asked once more.
+    """
+
+    def __init__(self, revision: str, wanted: str) -> None:
+        super().__init__(
+            "the policy gave no decision",
+            reason="policy_error",
+            operator=f"OPA answers by {revision or 'a bundle without revision'}, not by {wanted}: its answer does not "
+            "count. Give it the bundle that is in force here",
+        )
+        self.revision = revision
+
+
 class RecordError(StageError):
     """Stage 5: the record is not durable, so nothing is forwarded and nothing released."""
 

@@ -64,7 +64,8 @@ def make_world(folder: Path) -> World:
         for name, port in ports.items():
             text = text.replace(f":{{{name}}}", f":{port}")
         file.write_text(text)
-    return replace(made, folder=folder, ports=ports, certificates=moved, ca=folder / "ca.pem", tokens=dict(made.tokens))
+    return replace(made, folder=folder, ports=ports, certificates=moved, ca=folder / "ca.pem", tokens=dict(made.tokens),
+                   desk=replace(made.desk, folder=folder))  # fmt: skip
 
 
 def changed(tree: Tree, changes: dict[str, object]) -> Tree:

@@ -1,6 +1,7 @@
 """Generated files: `python -m tests.generated --check` fails when one is out of date, `--write` makes them anew.
 
-The protobuf modules, the command line reference (docs/command-line.md) and the settings reference (docs/settings.md).
+The protobuf modules, the command line reference (docs/command-line.md), the settings reference
+(docs/settings.md) and the reference pages for policy authors (docs/policies/).
 """
 
 import difflib
@@ -18,12 +19,15 @@ from pydantic import BaseModel
 from pydantic.fields import FieldInfo
 
 from sidecar.cli.app import app
+from sidecar.settings.ledger import LedgerSettings
 from sidecar.settings.oversight import OversightSettings
 from sidecar.settings.sidecar import SidecarSettings
+from tests import generated_policies
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = {
     "sidecar/api/v1/annotations.proto": False,
+    "sidecar/api/v1/ledger.proto": True,
     "sidecar/api/v1/oversight.proto": True,
     "sidecar/demo/profiles/v1/profiles.proto": True,
 }
@@ -38,7 +42,8 @@ KINDS = {
 
 def expected() -> dict[str, str]:
     """Path below the root -> what the file should hold."""
-    return {**_protobuf(), "docs/command-line.md": _command_line(), "docs/settings.md": _settings()}
+    pages = {"docs/command-line.md": _command_line(), "docs/settings.md": _settings()}
+    return {**_protobuf(), **pages, **generated_policies.expected()}
 
 
 def _protobuf() -> dict[str, str]:
@@ -117,7 +122,9 @@ def _settings() -> str:
         "environment: `CUSTOMHOUSE_RECORD__MAX_BYTES=2GiB` is `record.max_bytes`. `[]` marks the items of a list.",
         "",
     ]
-    for name, model in (("sidecar.yaml", SidecarSettings), ("oversight.yaml", OversightSettings)):
+    for name, model in (
+        ("sidecar.yaml", SidecarSettings), ("oversight.yaml", OversightSettings), ("ledger.yaml", LedgerSettings),
+    ):  # fmt: skip
         lines += [f"## {name}", "", "| key | value | default |", "|---|---|---|", *_keys(model, ""), ""]
         lines += ["Of the interface, but not in this version, and refused by name: ", ""]
         lines += [f"* `{key}`: {about}" for key, about in sorted(model.later.items())]

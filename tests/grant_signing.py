@@ -1,4 +1,4 @@
-"""Approvers with keys, and grants that they have signed."""
+"""Approvers and signers with keys, and what they have signed."""
 
 import base64
 
@@ -6,8 +6,10 @@ import yaml
 from cryptography.hazmat.primitives import serialization
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
+from sidecar.exceptions import attestations, authorizations, jws
 from sidecar.exceptions.approvers import ApproverKeys
-from sidecar.exceptions.grant import sign_grant
+from sidecar.exceptions.grant import Revocation, sign_grant, sign_revocation
+from sidecar.exceptions.signers import SIGNS, SignerKeys
 
 START = 1_800_000_000.0  # 2027-01-15T08:00:00Z
 KEYS = {
@@ -46,3 +48,45 @@ def signed(*names, **changes):
 
 def b64(data):
     return base64.urlsafe_b64encode(data).rstrip(b"=").decode()
+
+
+def revoked(name="dana", grant="x-1", **changes):
+    usual = {"grant": grant, "reason": "the outage is over", "revoked_at": "2027-01-15T09:00:00Z"}
+    return sign_revocation(Revocation(**usual | changes), KEYS[name], name)
+
+
+def signers(*entries):
+    return yaml.safe_dump({"signers": list(entries)}).encode()
+
+
+ALL_SIGNERS = signers(*({"id": name, "key": public(name), "may": list(SIGNS)} for name in KEYS))
+SIGNERS = SignerKeys.parse(ALL_SIGNERS)
+SERVICE = "profiles.v1.Profiles"
+
+
+def claim(**changes):
+    usual = {
+        "id": "au-1", "kind": "exemption", "paragraph": "202.506(a)(2)(viii)", "persons": ["p1"], "groups": [],
+        "services": [SERVICE], "categories": ["id_contact"], "purposes": ["user_support"], "owner": "olga",
+        "not_before": "2027-01-15T08:00:00Z", "expires": "2027-04-15T08:00:00Z",
+    }  # fmt: skip
+    return {name: value for name, value in (usual | changes).items() if value is not ...}
+
+
+def authorized(*names, typ=authorizations.TYPE, **changes):
+    data = None
+    for name in names or ("dana", "eli"):
+        data = jws.sign(claim(**changes), KEYS[name], name, typ, data)
+    return data
+
+
+def attestation(**changes):
+    usual = {
+        "id": "at-1", "version": "2025-01", "services": [SERVICE], "officer": "fay",
+        "attested_at": "2027-01-15T08:00:00Z", "valid_until": "2028-01-15T08:00:00Z",
+    }  # fmt: skip
+    return {name: value for name, value in (usual | changes).items() if value is not ...}
+
+
+def attested(name="fay", typ=attestations.TYPE, **changes):
+    return jws.sign(attestation(**changes), KEYS[name], name, typ)

@@ -143,7 +143,7 @@ class People:
 
 def person(name: str, **changes) -> Person:
     usual = {"us_personnel": True, "location": Location(country="US", source="badge", as_of="2027-01-15T07:00:00Z"),
-             "legal_status": "us_citizen", "covered_person": CoveredPerson(value="no", basis="us person"),
+             "legal_status": "us_citizen", "covered_person": CoveredPerson(value="no", basis="us_person_status"),
              "roles": ("analyst", "oncall"), "status": "active"}  # fmt: skip
     return Person(id=name, **usual | changes)
 

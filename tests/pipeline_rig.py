@@ -1,7 +1,7 @@
 """An enforcement point with everything around it in memory: correct simulators that a test bends."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
 
 import msgspec
@@ -22,7 +22,8 @@ from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations
 from sidecar.errors import Code, DecideError, ForwardError, IdentifyError, RecordError, StageError
-from sidecar.exceptions.grant import GrantError
+from sidecar.exceptions.authorization_store import NOTHING, Lifted
+from sidecar.exceptions.jws import SignedObjectError
 from sidecar.observability.calls import CallObserver
 from sidecar.observability.metrics import CallStats
 from sidecar.record import OutcomeBody, PolicyRef
@@ -255,21 +256,32 @@ class Grants:
 
     def claim(self, person: str, grant_id: str, now: float) -> ExceptionGrant:
         if self.grant is None or self.grant.id != grant_id:
-            raise GrantError("no such exception is in force for this person")
+            raise SignedObjectError("no such exception is in force for this person")
         return self.grant
 
     def used(self, grant: ExceptionGrant, call_id: str) -> None:
         self.uses.append(call_id)
 
 
+class Authorizations:
+    def __init__(self) -> None:
+        self.lifted: Lifted = NOTHING
+        self.asked: list[tuple[list[tuple[str, str | None]], str]] = []
+
+    def for_call(self, people: Iterable[tuple[str, str | None]], service: str, now: float) -> Lifted:
+        self.asked.append((list(people), service))
+        return self.lifted if now < self.lifted.expires_at else NOTHING
+
+
 class Standing:
     def __init__(self) -> None:
         self.error: DecideError | None = None
+        self.revision = "p1"
 
     def policy(self, now: float) -> PolicyRef:
         if self.error is not None:
             raise self.error
-        return PolicyRef(revision="p1")
+        return PolicyRef(revision=self.revision)
 
     def directory(self) -> str | None:
         return "d1"
@@ -284,6 +296,7 @@ class Rig:
     def __init__(self) -> None:
         self.identifier, self.engine, self.records = Identifiers(), Engine(), Records()
         self.upstream, self.grants, self.standing = Upstream(), Grants(), Standing()
+        self.authorizations = Authorizations()
         self.stats, self.reports = CallStats(), list[StageError]()
         self.now = NOW
         self.numbers = iter(range(1, 1000))
@@ -303,6 +316,7 @@ class Rig:
                     justification_pattern=r"[a-z_]+",
                     destination=Place(country="US"),
                     grants=self.grants,
+                    authorizations=self.authorizations,
                 ),
                 levels={
                     "personnel": "committed",

@@ -1,5 +1,15 @@
 """Settings files as an operator would write them: every key of the interface that this version reads."""
 
+from pathlib import Path
+from typing import Any
+
+import pytest
+import yaml
+
+from sidecar.errors import ConfigurationError
+from sidecar.settings.loader import load
+from sidecar.settings.sidecar import SidecarSettings
+
 SIDECAR = r"""
 producer: {name: profiles-ashburn-1, key: keys/producer.pem}
 listen:
@@ -68,3 +78,35 @@ reviewers: {identities: [spiffe://corp/reviewer/ana]}
 period_keys: {length: 30d, ahead: 2}
 retention: {years: 10}
 """
+
+
+def written(folder: Path, text: str | bytes, name: str = "sidecar.yaml") -> Path:
+    file = folder / name
+    file.write_bytes(text if isinstance(text, bytes) else text.encode())
+    return file
+
+
+def changed(key: str, value: Any, text: str = SIDECAR) -> str:
+    """The example with the value at a dotted key replaced; `...` takes the key out."""
+    tree = yaml.safe_load(text)
+    *parents, last = [int(part) if part.isdigit() else part for part in key.split(".")]
+    place = tree
+    for parent in parents:
+        place = place[parent] if isinstance(place, list) else place.setdefault(parent, {})
+    if value is ...:
+        del place[last]
+    else:
+        place[last] = value
+    return yaml.safe_dump(tree)
+
+
+def refusal(file: Path, model: Any = SidecarSettings, environment: dict[str, str] | None = None) -> str:
+    with pytest.raises(ConfigurationError) as caught:
+        load(file, model, environment or {})
+    text = str(caught.value)
+    assert "\n" not in text
+    return text
+
+
+def refused(folder: Path, key: str, value: Any) -> str:
+    return refusal(written(folder, changed(key, value)))

@@ -1,5 +1,7 @@
 //! The statements and terms of one rule body.
 
+use std::collections::BTreeSet;
+
 use regorus::unstable::{AssignOp, Expr, ExprRef, Literal, LiteralStmt, Query, Rule, RuleHead, Span};
 
 use crate::graph::{Graph, ITERATION, NESTED_QUERY};
@@ -33,6 +35,8 @@ pub struct Checker<'m> {
     frames: Vec<Frame>,
     problems: Vec<Problem>,
     reads: Vec<Path>,
+    /// Built-ins, by name.
+    calls: BTreeSet<&'static str>,
     /// `collection[_]` is accepted: directly in a statement that is not negated.
     wildcard: bool,
     /// How deep evaluation nests here, and the deepest it did.
@@ -77,6 +81,7 @@ impl<'m> Checker<'m> {
             frames: vec![Frame::default()],
             problems: vec![],
             reads: vec![],
+            calls: BTreeSet::new(),
             wildcard: false,
             level: 0,
             deepest: 0,
@@ -85,7 +90,7 @@ impl<'m> Checker<'m> {
 
     pub fn finish(self, problems: &mut Vec<Problem>, graph: &mut Graph) {
         problems.extend(self.problems);
-        graph.add(self.rule, self.reads, self.deepest);
+        graph.add(self.rule, self.reads, self.calls, self.deepest);
     }
 
     fn deeper(&mut self, by: usize) {

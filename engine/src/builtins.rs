@@ -1,17 +1,71 @@
-//! Built-ins repaired: registered under the name of the engine's own, they are found first. Where
-//! OPA fails or would answer something else, they fail; an error refuses the call.
+//! Built-ins of our own: in place of the engine's where it answers otherwise than OPA, or where it has
+//! none. Each answers as OPA does or fails, which refuses the call; what OPA fails on, fails here.
+
+use std::collections::BTreeSet;
 
 use anyhow::{anyhow, bail, Result};
 use regorus::unstable::{Expr, ExprRef, Ref, Source, Span, BUILTINS};
 use regorus::{Engine, Value};
 
-/// Beyond ASCII, Go maps letters one to one and Rust by the full Unicode tables.
-fn ascii<'v>(name: &'static str, params: &'v [Value]) -> Result<&'v str> {
-    match params {
-        [Value::String(text)] if text.is_ascii() => Ok(text),
-        [Value::String(_)] => bail!("`{name}` takes ASCII text only: other letters fold differently in OPA"),
-        _ => bail!("`{name}` takes a string"),
+mod addresses;
+mod collections;
+mod digests;
+mod encodings;
+
+type Function = fn(&[Value]) -> Result<Value>;
+
+/// Name, number of arguments, and the function. Registered under the name of the engine's own, it is found first.
+const OWN: &[(&str, u8, Function)] = &[
+    ("array.flatten", 1, collections::array_flatten),
+    ("base64.decode", 1, encodings::base64_decode),
+    ("base64.encode", 1, encodings::base64_encode),
+    ("base64.is_valid", 1, encodings::base64_is_valid),
+    ("base64url.decode", 1, encodings::base64url_decode),
+    ("base64url.encode", 1, encodings::base64url_encode),
+    ("base64url.encode_no_pad", 1, encodings::base64url_encode_no_pad),
+    ("crypto.hmac.equal", 2, digests::hmac_equal),
+    ("crypto.hmac.sha256", 2, digests::hmac_sha256),
+    ("crypto.hmac.sha512", 2, digests::hmac_sha512),
+    ("crypto.sha256", 1, digests::sha256),
+    ("hex.decode", 1, encodings::hex_decode),
+    ("hex.encode", 1, encodings::hex_encode),
+    ("indexof", 2, index_of),
+    ("io.jwt.decode", 1, encodings::jwt_decode),
+    ("json.unmarshal", 1, encodings::json_unmarshal),
+    ("lower", 1, lower),
+    ("net.cidr_contains", 2, addresses::cidr_contains),
+    ("net.cidr_contains_matches", 2, addresses::cidr_contains_matches),
+    ("net.cidr_intersects", 2, addresses::cidr_intersects),
+    ("net.cidr_is_valid", 1, addresses::cidr_is_valid),
+    ("net.cidr_merge", 1, addresses::cidr_merge),
+    ("replace", 3, replace),
+    ("strings.count", 2, collections::strings_count),
+    ("strings.split_n", 3, collections::split_n),
+    ("upper", 1, upper),
+];
+const PARSE_RFC3339: &str = "time.parse_rfc3339_ns";
+
+fn text(params: &[Value], index: usize) -> Result<&str> {
+    match params.get(index) {
+        Some(Value::String(text)) => Ok(text),
+        _ => bail!("argument {} is not a string", index.saturating_add(1)),
     }
+}
+
+/// Beyond ASCII, Go maps letters one to one and Rust by the full Unicode tables.
+fn ascii(params: &[Value]) -> Result<&str> {
+    match text(params, 0)? {
+        text if text.is_ascii() => Ok(text),
+        _ => bail!("only ASCII text is taken: other letters fold differently in OPA"),
+    }
+}
+
+fn lower(params: &[Value]) -> Result<Value> {
+    Ok(Value::from(ascii(params)?.to_ascii_lowercase()))
+}
+
+fn upper(params: &[Value]) -> Result<Value> {
+    Ok(Value::from(ascii(params)?.to_ascii_uppercase()))
 }
 
 /// OPA fails on an empty search text.
@@ -20,7 +74,7 @@ fn index_of(params: &[Value]) -> Result<Value> {
         [Value::String(text), Value::String(part)] if !part.is_empty() => {
             Ok(text.find(part.as_ref()).map_or(Value::from(-1), |byte| Value::from(text[..byte].chars().count())))
         }
-        _ => bail!("`indexof` takes two strings, the second not empty"),
+        _ => bail!("two strings are taken, the second not empty"),
     }
 }
 
@@ -30,31 +84,32 @@ fn replace(params: &[Value]) -> Result<Value> {
         [Value::String(text), Value::String(old), Value::String(new)] if !old.is_empty() => {
             Ok(Value::from(text.replace(old.as_ref(), new)))
         }
-        _ => bail!("`replace` takes three strings, the second not empty"),
+        _ => bail!("three strings are taken, the second not empty"),
     }
 }
 
 /// OPA knows no leap seconds and no lower-case or missing `T` and `Z`.
 fn parse_rfc3339(params: &[Value], place: &ExprRef) -> Result<Value> {
-    let name = "time.parse_rfc3339_ns";
     let strict = |text: &str| text.get(10..11) == Some("T") && text.get(17..19) != Some("60") && !text.ends_with('z');
     if !matches!(params, [Value::String(text)] if strict(text)) {
-        bail!("`{name}` takes a time as in 2026-01-31T10:00:00Z, seconds up to 59");
+        bail!("`{PARSE_RFC3339}` takes a time as in 2026-01-31T10:00:00Z, seconds up to 59");
     }
-    let (own, _) = BUILTINS.get(name).ok_or_else(|| anyhow!("`{name}` is missing"))?;
+    let (own, _) = BUILTINS.get(PARSE_RFC3339).ok_or_else(|| anyhow!("`{PARSE_RFC3339}` is missing"))?;
     own(place.span(), std::slice::from_ref(place), params, true)
 }
 
-pub fn repair(engine: &mut Engine) -> Result<()> {
-    let lower = |params: Vec<Value>| Ok(Value::from(ascii("lower", &params)?.to_ascii_lowercase()));
-    let upper = |params: Vec<Value>| Ok(Value::from(ascii("upper", &params)?.to_ascii_uppercase()));
-    let source = Source::from_contents("built-in".to_string(), String::new())?;
-    let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
-    let place = Ref::new(Expr::Null { span, value: Value::Null, eidx: 0 });
-    engine.add_extension("lower".to_string(), 1, Box::new(lower))?;
-    engine.add_extension("upper".to_string(), 1, Box::new(upper))?;
-    engine.add_extension("indexof".to_string(), 2, Box::new(|params: Vec<Value>| index_of(&params)))?;
-    engine.add_extension("replace".to_string(), 3, Box::new(|params: Vec<Value>| replace(&params)))?;
-    let parse = move |params: Vec<Value>| parse_rfc3339(&params, &place);
-    engine.add_extension("time.parse_rfc3339_ns".to_string(), 1, Box::new(parse))
+/// Register those of our own that the policies call: each costs time in every evaluation.
+pub fn register(engine: &mut Engine, called: &BTreeSet<&'static str>) -> Result<()> {
+    for &(name, arguments, function) in OWN.iter().filter(|(name, ..)| called.contains(name)) {
+        let named = move |params: Vec<Value>| function(&params).map_err(|why| anyhow!("`{name}`: {why}"));
+        engine.add_extension(name.to_string(), arguments, Box::new(named))?;
+    }
+    if called.contains(PARSE_RFC3339) {
+        let source = Source::from_contents("built-in".to_string(), String::new())?;
+        let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
+        let place = Ref::new(Expr::Null { span, value: Value::Null, eidx: 0 });
+        let parse = move |params: Vec<Value>| parse_rfc3339(&params, &place);
+        engine.add_extension(PARSE_RFC3339.to_string(), 1, Box::new(parse))?;
+    }
+    Ok(())
 }

@@ -14,6 +14,8 @@ pub enum Gives {
     Parts,
     /// A set.
     Set,
+    /// A JSON document of unknown content: it may be null and may hold nulls.
+    Document,
 }
 
 pub struct Builtin {
@@ -32,20 +34,34 @@ const fn test(name: &'static str) -> Builtin {
     Builtin { name, arity: 1, gives: Gives::Scalar, null_is_fine: true }
 }
 
-use Gives::{Parts, Scalar, Set};
+use Gives::{Document, Parts, Scalar, Set};
 
 pub const ALLOWED: &[Builtin] = &[
     of("abs", 1, Scalar),
     of("array.concat", 2, Parts),
+    of("array.flatten", 1, Parts),
     of("array.reverse", 1, Parts),
     of("array.slice", 3, Parts),
+    of("base64.decode", 1, Scalar),
+    of("base64.encode", 1, Scalar),
+    of("base64.is_valid", 1, Scalar),
+    of("base64url.decode", 1, Scalar),
+    of("base64url.encode", 1, Scalar),
+    of("base64url.encode_no_pad", 1, Scalar),
     of("concat", 2, Scalar),
     of("contains", 2, Scalar),
     of("count", 1, Scalar),
+    of("crypto.hmac.equal", 2, Scalar),
+    of("crypto.hmac.sha256", 2, Scalar),
+    of("crypto.hmac.sha512", 2, Scalar),
+    of("crypto.sha256", 1, Scalar),
     of("endswith", 2, Scalar),
     of("format_int", 2, Scalar),
+    of("hex.decode", 1, Scalar),
+    of("hex.encode", 1, Scalar),
     of("indexof", 2, Scalar),
     of("intersection", 1, Set),
+    of("io.jwt.decode", 1, Document),
     test("is_array"),
     test("is_boolean"),
     test("is_null"),
@@ -53,9 +69,15 @@ pub const ALLOWED: &[Builtin] = &[
     test("is_object"),
     test("is_set"),
     test("is_string"),
+    of("json.unmarshal", 1, Document),
     of("lower", 1, Scalar),
     of("max", 1, Parts),
     of("min", 1, Parts),
+    of("net.cidr_contains", 2, Scalar),
+    of("net.cidr_contains_matches", 2, Set),
+    of("net.cidr_intersects", 2, Scalar),
+    of("net.cidr_is_valid", 1, Scalar),
+    of("net.cidr_merge", 1, Set),
     of("numbers.range", 2, Parts),
     of("object.filter", 2, Parts),
     of("object.get", 3, Parts),
@@ -72,7 +94,9 @@ pub const ALLOWED: &[Builtin] = &[
     of("startswith", 2, Scalar),
     of("strings.any_prefix_match", 2, Scalar),
     of("strings.any_suffix_match", 2, Scalar),
+    of("strings.count", 2, Scalar),
     of("strings.reverse", 1, Scalar),
+    of("strings.split_n", 3, Parts),
     of("substring", 3, Scalar),
     of("sum", 1, Scalar),
     of("time.clock", 1, Parts),
@@ -90,6 +114,25 @@ pub const ALLOWED: &[Builtin] = &[
     of("upper", 1, Scalar),
 ];
 
+/// OPA's names for what the accepted operators stand for: `:=`, `==`, `!=`, ordering, arithmetic, sets, `in`.
+pub const OPERATORS: &[&str] = &[
+    "and",
+    "assign",
+    "eq",
+    "equal",
+    "gt",
+    "gte",
+    "internal.member_2",
+    "lt",
+    "lte",
+    "minus",
+    "mul",
+    "neq",
+    "or",
+    "plus",
+    "rem",
+];
+
 /// Why a built-in that exists somewhere is not in the list above, and what to write instead.
 pub fn why_refused(name: &str) -> String {
     let reason = match name {
@@ -102,6 +145,12 @@ pub fn why_refused(name: &str) -> String {
         "to_number" | "units.parse" | "round" | "ceil" | "floor" => "it may yield a fraction, on which the engines differ: keep numbers as integers in data",
         "walk" => "the engines iterate differently: name the path, or use `some … in`",
         "glob.match" => "the engines read patterns differently: use startswith, endswith or regex.match",
+        "io.jwt.decode_verify" | "io.jwt.encode_sign" | "io.jwt.encode_sign_raw" => "the sidecar verifies tokens before a policy sees them: use `input.subject`",
+        name if name.starts_with("io.jwt.verify_") => "the sidecar verifies tokens before a policy sees them: use `input.subject`",
+        "crypto.md5" | "crypto.sha1" | "crypto.hmac.md5" | "crypto.hmac.sha1" => "the digest is broken: use its sha256 sibling",
+        "net.cidr_expand" => "one call may yield millions of addresses and cannot be interrupted: use net.cidr_contains",
+        "json.marshal" | "json.marshal_with_options" | "yaml.marshal" => "the engines write some values differently: compare the values themselves",
+        "object.subset" => "OPA counts an element that an array repeats twice: use `every`, or set difference",
         _ => "it is missing in the embedded engine or not known to agree with OPA: bring the result in as data",
     };
     format!("`{name}` is refused: {reason}")

@@ -17,11 +17,20 @@ const MAX_WEIGHT: usize = 2_000;
 pub struct Graph {
     reads: BTreeMap<Path, BTreeSet<Path>>,
     weights: BTreeMap<Path, usize>,
+    /// The built-ins called by any rule.
+    pub calls: BTreeSet<&'static str>,
 }
 
 impl Graph {
-    /// Add what one definition of a rule reads, and how deep evaluating it nests.
-    pub fn add(&mut self, rule: &Path, reads: impl IntoIterator<Item = Path>, weight: usize) {
+    /// Add what one definition of a rule reads and calls, and how deep evaluating it nests.
+    pub fn add(
+        &mut self,
+        rule: &Path,
+        reads: impl IntoIterator<Item = Path>,
+        calls: BTreeSet<&'static str>,
+        weight: usize,
+    ) {
+        self.calls.extend(calls);
         self.reads.entry(rule.clone()).or_default().extend(reads);
         let known = self.weights.entry(rule.clone()).or_default();
         *known = weight.saturating_add(RULE).max(*known);

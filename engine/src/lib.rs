@@ -14,10 +14,12 @@ mod body;
 mod builtins;
 mod calls;
 mod convert;
+mod covered;
 mod graph;
 mod load;
 mod model;
 mod nulls;
+mod outline;
 mod patterns;
 mod problem;
 mod refuse;
@@ -49,7 +51,8 @@ type TestResult = (String, String, bool, Option<String>, u64);
 /// Policies and data, compiled and immutable. Every method may be called from several threads at once.
 ///
 /// modules: (name, source) pairs; data: a JSON object; entrypoint: a rule with one value;
-/// nullable: the leaves of the input that may be null, as `input.a.b`, with `*` for any key or index.
+/// nullable: the leaves of the input that may be null, as `input.a.b`, with `*` for any key or index;
+/// coverage: keep which rows are evaluated, which slows evaluation down.
 /// Raises LoadError with every problem found, ValueError for a deadline that is no positive number.
 #[pyclass(frozen, module = "sidecar.decision._engine")]
 struct Engine {
@@ -68,7 +71,7 @@ fn seconds(value: f64) -> PyResult<Duration> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new()))]
+    #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new(), coverage = false))]
     fn new(
         py: Python<'_>,
         modules: Vec<(String, String)>,
@@ -76,9 +79,10 @@ impl Engine {
         entrypoint: &str,
         deadline_seconds: f64,
         nullable: Vec<String>,
+        coverage: bool,
     ) -> PyResult<Self> {
         let deadline = seconds(deadline_seconds)?;
-        let loaded = py.detach(|| caught(|| load::load(&modules, data, entrypoint, &nullable)));
+        let loaded = py.detach(|| caught(|| load::load(&modules, data, entrypoint, &nullable, coverage)));
         match loaded {
             Some(Ok(loaded)) => Ok(Self { loaded, entrypoint: entrypoint.to_string(), deadline }),
             Some(Err(problems)) => Err(problem::load_error(py, &problems)?),
@@ -95,7 +99,7 @@ impl Engine {
     /// TypeError for other types, ValueError beyond 64 bits or 64 levels, and EvaluationError.
     fn evaluate<'py>(&self, py: Python<'py>, document: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let input = convert::from_python(document, 0)?;
-        let value = py.detach(|| run(&self.loaded.engine, &self.entrypoint, input, self.deadline))?;
+        let value = py.detach(|| run(&self.loaded, &self.entrypoint, input, self.deadline))?;
         convert::to_python(py, &value)
     }
 
@@ -103,7 +107,7 @@ impl Engine {
     fn evaluate_json<'py>(&self, py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let answer = py.detach(|| -> Result<_, PyErr> {
             let input = convert::from_json(document).map_err(PyValueError::new_err)?;
-            let value = run(&self.loaded.engine, &self.entrypoint, input, self.deadline)?;
+            let value = run(&self.loaded, &self.entrypoint, input, self.deadline)?;
             serde_json::to_vec(&value).map_err(|e| EvaluationError::new_err(e.to_string()))
         })?;
         Ok(PyBytes::new(py, &answer))
@@ -123,7 +127,7 @@ impl Engine {
             }
             let rule = format!("data.{package}.{name}");
             let start = Instant::now();
-            let outcome = py.detach(|| run(&self.loaded.engine, &rule, Value::new_object(), limit));
+            let outcome = py.detach(|| run(&self.loaded, &rule, Value::new_object(), limit));
             let (passed, error) = match outcome {
                 Ok(Value::Bool(true)) => (true, None),
                 Ok(_) | Err(Failure::Undefined) => (false, None),
@@ -140,6 +144,51 @@ impl Engine {
         }
         Ok(results)
     }
+
+    /// (file, rows evaluated, rows not evaluated) for each module in order, over all evaluations so far.
+    ///
+    /// Rows count from 1; rows without an expression are in neither list. Empty without `coverage`.
+    fn covered(&self) -> Vec<covered::File> {
+        self.loaded.covered.as_ref().map(covered::Covered::files).unwrap_or_default()
+    }
+
+    /// Forget which rows were evaluated.
+    fn clear_covered(&self) {
+        if let Some(covered) = &self.loaded.covered {
+            covered.clear();
+        }
+    }
+}
+
+/// What stands in these modules, also in those the loader refuses, as JSON.
+///
+/// `modules`: per module `file`, `package`, `rules` (name, kind, test, row, end_row, bodies of statements), and what it
+/// mentions: `inputs` and `data` (row, path; a computed key is `*`), `calls` (row, name), `pairs` (row, key, value: items
+/// of objects whose key and value are literal strings). `problems`: modules that cannot be parsed (file, row, col, code,
+/// message). Aliases of imports are written out; rows and columns count from 1.
+#[pyfunction]
+#[pyo3(name = "outline")]
+fn outline_of<'py>(py: Python<'py>, modules: Vec<(String, String)>) -> PyResult<Bound<'py, PyBytes>> {
+    let text = py.detach(|| caught(|| outline::outline(&modules).to_string()));
+    match text {
+        Some(text) => Ok(PyBytes::new(py, text.as_bytes())),
+        None => Err(EngineError::new_err("the parser failed on these modules")),
+    }
+}
+
+/// The built-in functions and operators that a policy may use here, by OPA's names, sorted.
+#[pyfunction]
+fn builtins_accepted() -> Vec<&'static str> {
+    let mut names: Vec<_> = calls::ALLOWED.iter().map(|builtin| builtin.name).collect();
+    names.extend_from_slice(calls::OPERATORS);
+    names.sort_unstable();
+    names
+}
+
+/// What this engine can do, in OPA's format, for `opa check --capabilities`: JSON.
+#[pyfunction]
+fn capabilities<'py>(py: Python<'py>) -> Bound<'py, PyBytes> {
+    PyBytes::new(py, include_bytes!("../capabilities.json"))
 }
 
 #[pymodule]
@@ -149,6 +198,9 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     // The limit for whatever in regorus would not carry an engine's own.
     set_fallback_execution_timer_config(Some(load::timer(Duration::from_secs(1))));
     module.add_class::<Engine>()?;
+    module.add_function(wrap_pyfunction!(builtins_accepted, module)?)?;
+    module.add_function(wrap_pyfunction!(capabilities, module)?)?;
+    module.add_function(wrap_pyfunction!(outline_of, module)?)?;
     module.add("EngineError", py.get_type::<EngineError>())?;
     module.add("LoadError", py.get_type::<LoadError>())?;
     module.add("EvaluationError", py.get_type::<EvaluationError>())?;

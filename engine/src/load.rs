@@ -7,11 +7,12 @@ use std::time::Duration;
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 
-use crate::builtins::repair;
+use crate::builtins::register;
 use crate::convert::from_json;
+use crate::covered::Covered;
 use crate::model::{Kind, Path};
 use crate::problem::Problem;
-use crate::refuse::check;
+use crate::refuse::{check, Checked};
 use crate::scan::scan;
 
 /// Expressions between two looks at the clock.
@@ -21,6 +22,8 @@ pub struct Loaded {
     pub engine: Engine,
     /// Package and name of every test rule, in order.
     pub tests: Vec<(Path, String)>,
+    /// Where evaluated rows are gathered, when that was asked for.
+    pub covered: Option<Covered>,
 }
 
 pub fn timer(limit: Duration) -> ExecutionTimerConfig {
@@ -32,6 +35,7 @@ pub fn load(
     data: &[u8],
     entrypoint: &str,
     nullable: &[String],
+    coverage: bool,
 ) -> Result<Loaded, Vec<Problem>> {
     let whole = |file: &str, code, message: String| vec![Problem::file(file, 0, 0, code, message)];
     let document = from_json(data).map_err(|message| whole("data", "data", message))?;
@@ -57,7 +61,7 @@ pub fn load(
     }
     let leaves = nullable.iter().map(|leaf| leaf_path(leaf)).collect::<Result<Vec<_>, _>>().map_err(|p| vec![p])?;
     let parsed = engine.get_modules().clone();
-    let (model, mut problems) = check(parsed, document.clone(), leaves);
+    let Checked { model, mut problems, calls } = check(parsed, document.clone(), leaves);
     let path: Path = entrypoint.split('.').skip(1).map(str::to_string).collect();
     let complete = model.rules.get(&path).is_some_and(|entry| entry.kind == Kind::Complete);
     if problems.is_empty() && !(complete && entrypoint.starts_with("data.")) {
@@ -68,7 +72,7 @@ pub fn load(
         return Err(problems);
     }
     let compile = |engine: &mut Engine| -> anyhow::Result<()> {
-        repair(engine)?;
+        register(engine, &calls)?;
         engine.add_data(document)?;
         // Compiles every rule; answers nothing, as there is no input yet.
         engine.set_input(Value::Undefined);
@@ -77,7 +81,9 @@ pub fn load(
     };
     compile(&mut engine).map_err(|error| vec![Problem::from_engine("bundle", &error)])?;
     let tests = tests(&model);
-    Ok(Loaded { engine, tests })
+    engine.set_enable_coverage(coverage);
+    let covered = coverage.then(|| Covered::of(&model.modules));
+    Ok(Loaded { engine, tests, covered })
 }
 
 fn tests(model: &crate::model::Model) -> Vec<(Path, String)> {

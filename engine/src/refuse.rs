@@ -4,7 +4,7 @@
 //! The order of work: names first (`model`), then what each rule may yield (null, sets) until
 //! nothing changes, then one last walk that keeps its problems, then the graph of rules.
 
-use std::collections::BTreeMap;
+use std::collections::{BTreeMap, BTreeSet};
 
 use regorus::unstable::{Expr, ExprRef, Literal, Module, Query, Ref, Rule, RuleBody, RuleHead};
 use regorus::Value;
@@ -17,13 +17,21 @@ use crate::problem::Problem;
 
 pub type Values = BTreeMap<Path, Abs>;
 
-/// Check parsed modules and the data they run with. An empty list means that the bundle may load.
-pub fn check(modules: Vec<Ref<Module>>, data: Value, nullable: Vec<Path>) -> (Model, Vec<Problem>) {
+/// What the loader found out about a bundle. Without problems it may load.
+pub struct Checked {
+    pub model: Model,
+    pub problems: Vec<Problem>,
+    /// The built-ins that its rules call.
+    pub calls: BTreeSet<&'static str>,
+}
+
+/// Check parsed modules and the data they run with.
+pub fn check(modules: Vec<Ref<Module>>, data: Value, nullable: Vec<Path>) -> Checked {
     let mut problems = Vec::new();
     let model = Model::build(modules, data, nullable, &mut problems);
     // What is found below would mislead while names are unclear.
     if !problems.is_empty() {
-        return (model, problems);
+        return Checked { model, problems, calls: BTreeSet::new() };
     }
     let mut values = Values::new();
     let mut graph = Graph::default();
@@ -44,7 +52,7 @@ pub fn check(modules: Vec<Ref<Module>>, data: Value, nullable: Vec<Path>) -> (Mo
     graph.check(&model, &mut problems);
     problems.sort();
     problems.dedup();
-    (model, problems)
+    Checked { model, problems, calls: graph.calls }
 }
 
 fn check_rule(

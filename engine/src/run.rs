@@ -5,10 +5,10 @@ use std::panic::{catch_unwind, set_hook, take_hook, AssertUnwindSafe};
 use std::time::{Duration, Instant};
 
 use pyo3::PyErr;
-use regorus::{Engine, LimitError, Value};
+use regorus::{LimitError, Value};
 
 use crate::convert::unfit;
-use crate::load::timer;
+use crate::load::{timer, Loaded};
 use crate::problem::Problem;
 use crate::{DeadlineExceeded, EvaluationError, Undefined};
 
@@ -53,13 +53,18 @@ impl From<Failure> for PyErr {
 
 /// Evaluate one rule on a fresh copy: nothing of an evaluation outlives it. The copy shares
 /// policies and data, so it costs a few reference counts.
-pub fn run(compiled: &Engine, rule: &str, input: Value, limit: Duration) -> Result<Value, Failure> {
+pub fn run(loaded: &Loaded, rule: &str, input: Value, limit: Duration) -> Result<Value, Failure> {
     let start = Instant::now();
     let answer = caught(|| {
-        let mut engine = compiled.clone();
+        let mut engine = loaded.engine.clone();
         engine.set_execution_timer_config(timer(limit));
         engine.set_input(input);
-        engine.eval_rule(rule.to_string())
+        let answer = engine.eval_rule(rule.to_string());
+        // Rows that led to an error were evaluated, too.
+        if let Some(covered) = &loaded.covered {
+            covered.add(engine.get_coverage_report()?);
+        }
+        answer
     });
     // An answer after the deadline is none, even if no look at the clock fell into the delay.
     if start.elapsed() > limit {

@@ -3,7 +3,8 @@
 # description: |
 #   The only entrypoint, `data.sidecar.decision`. Each package of rules answers `findings` with the names of its rules
 #   that deny; one that cannot be worked out leaves all of it undefined, which ends in the last branch. Deny overrides
-#   permit, all denying rules are listed, every permit names its rule, and what no rule permits is denied.
+#   permit, all denying rules are listed, every permit names its rule, and what no rule permits is denied. The verdict of
+#   28 CFR part 202 (`sidecar.covered_persons`) stands beside the operator's rules: neither lifts the other.
 #
 #   These policies judge calls that pass the sidecar. They cannot see database consoles, dumps, backups, replicas, log
 #   files, shared screens or what a person does with an answer they were allowed to read.
@@ -12,22 +13,24 @@ package sidecar
 
 decision := {
 	"effect": "permit",
-	"reasons": array.concat([permit_reason(rule)], array.concat(grant_reason(grant), notes(call))),
+	"reasons": array.concat([permit_reason(rule)], array.concat(grant_reason(grant), notes(call, dsp))),
 	"obligations": array.concat(obligations, limits(grant)),
-	"advice": [],
-	"ttl_seconds": lifetime(grant),
+	"advice": dsp.advice,
+	"ttl_seconds": lifetime(grant, dsp),
 } if {
+	dsp := data.sidecar.covered_persons.verdict
 	findings == set()
 	call := data.sidecar.facts.call
 	rule := data.sidecar.residency.permit(call)
 	grant := approval(call)
 } else := {
 	"effect": "permit",
-	"reasons": array.concat(grant_reason(grant), notes(call)),
+	"reasons": array.concat(grant_reason(grant), notes(call, dsp)),
 	"obligations": array.concat(obligations, limits(grant)),
-	"advice": [],
-	"ttl_seconds": lifetime(grant),
+	"advice": dsp.advice,
+	"ttl_seconds": lifetime(grant, dsp),
 } if {
+	dsp := data.sidecar.covered_persons.verdict
 	findings != set()
 	liftable == true
 	call := data.sidecar.facts.call
@@ -37,9 +40,10 @@ decision := {
 	"effect": "deny",
 	"reasons": [deny_reason(pair[1]) | some pair in ranked],
 	"obligations": [],
-	"advice": [text | some text in data.sidecar.purpose.advice(withheld)],
-	"ttl_seconds": data.data.caching.ttl_seconds,
+	"advice": array.concat(dsp.advice, [text | some text in data.sidecar.purpose.advice(withheld)]),
+	"ttl_seconds": lifetime("", dsp),
 } if {
+	dsp := data.sidecar.covered_persons.verdict
 	findings != set()
 	ranked := sort([[rank(name), name] | some name in (findings | invalid_exception)])
 } else := {
@@ -55,7 +59,7 @@ decision := {
 }
 
 # The names of all rules that deny.
-findings := ((((residency | description) | classes) | personnel) | purpose) | egress if {
+findings := (((((residency | description) | classes) | personnel) | purpose) | egress) | data.sidecar.covered_persons.verdict.findings if {
 	call := data.sidecar.facts.call
 	residency := data.sidecar.residency.findings(call)
 	description := data.sidecar.description.findings(call)
@@ -88,13 +92,19 @@ invalid_exception := {"sidecar.exceptions.valid"} if {
 }
 
 # The grant that stands in for approvals where nothing had to be lifted.
-approval(call) := call.grant if {
+approval(call) := "" if {
+	call.grant == ""
+} else := call.grant if {
 	data.sidecar.purpose.approved(call, withheld) == true
 } else := ""
 
-lifetime(grant) := data.data.caching.ttl_seconds if {
+# Where exposure counts, no answer is remembered: each call adds to it.
+lifetime(grant, dsp) := data.data.caching.ttl_seconds if {
 	grant == ""
-} else := data.data.caching.exception_ttl_seconds
+	dsp.counted == false
+} else := data.data.caching.exception_ttl_seconds if {
+	dsp.counted == false
+} else := 0
 
 permit_reason(rule) := {
 	"code": entry.code,
@@ -129,16 +139,17 @@ grant_reason(grant) := [] if {
 	"rule": "sidecar.exceptions.valid",
 }]
 
-notes(call) := [reason | some reason in data.sidecar.egress.notes(call)]
+notes(call, dsp) := array.concat(dsp.reasons, [reason | some reason in data.sidecar.egress.notes(call)])
 
 # Categories cleared from the answer.
-withheld := {category |
+withheld := ({category |
 	some answer in data.sidecar.services.answer
 	some category in answer.withheld
 } | {category |
 	some category in ["unclassified"]
+	category in input.resource.categories
 	data.sidecar.description.redacts(data.sidecar.facts.call) == true
-}
+}) | data.sidecar.covered_persons.verdict.withheld
 
 obligations := array.concat(array.concat(redact, mask), array.concat(drop, services)) if {
 	cleared := [category | some category in withheld]
@@ -150,7 +161,7 @@ obligations := array.concat(array.concat(redact, mask), array.concat(drop, servi
 	hidden := [category | some category in (masked - withheld)]
 	mask := [{"id": "mask_fields", "categories": hidden} | hidden != []]
 	drop := [{"id": "drop_records", "subjects": class} |
-		data.sidecar.facts.call.drop == true
+		true in [data.sidecar.facts.call.drop, data.sidecar.covered_persons.verdict.dropped]
 		some class in ["us", "unknown"]
 	]
 	services := [obligation |

@@ -18,6 +18,7 @@ call := {
 	"at_stake": at_stake,
 	"guarded": guarded,
 	"judged": judged,
+	"mixed": mixed,
 	"named": base.named,
 	"non_us": non_us,
 	"now": base.now,
@@ -48,13 +49,15 @@ call := {
 	grant := data.sidecar.exceptions.used({"now": base.now, "personnel": base.personnel, "us": us, "unknown": unknown})
 
 	# The service chose to drop what is barred from a mixed answer. Something must remain, else the call is denied; a
-	# person with a grant for those records gets them instead.
+	# person with a grant for those records gets them instead. Who is barred because something is not known is refused:
+	# what is dropped is at stake no more, so that not knowing would spare the call its other rules.
 	service := input.action.service
 	droppers := data.data.services.drop_mixed
 	droppable := service in droppers
 	answer := input.context.phase == "response"
 	ungranted := grant == ""
-	drop := [barred, droppable, answer, base.reading, non_us, ungranted, subjects.pending] == [true, true, true, true, true, true, false]
+	mixed := [droppable, answer, base.reading, non_us, subjects.pending] == [true, true, true, true, false]
+	drop := [barred, mixed, ungranted, known_caller(base), known_lanes(base)] == [true, true, true, true, true]
 	exposed := [barred, drop] == [true, false]
 	at_stake := [guarded, drop] == [true, false]
 
@@ -95,6 +98,28 @@ base := {
 	# `unclassified`.
 	empty := [input.resource.categories, input.resource.classes, named, subjects.pending] == [[], [], 0, false]
 }
+
+# Whether it is known that the caller may not see protected data of US subjects, or may.
+known_caller(facts) if {
+	facts.personnel == true
+	is_boolean(input.subject.person.us_personnel)
+} else if {
+	facts.workload == true
+	is_string(input.subject.workload.operated_from)
+} else := false
+
+# Whether all is known on which it depends that the message is to be handled as protected.
+known_lanes(facts) if {
+	"protected" in input.resource.classes
+} else if {
+	input.resource.classes == []
+} else if {
+	is_string(input.context.purpose)
+	facts.workload == true
+} else if {
+	is_string(input.context.purpose)
+	is_string(input.subject.engagement.counterparty)
+} else := false
 
 # Whether it is known whose data this is, or that it is nobody's.
 attributed(facts) if {

@@ -28,10 +28,10 @@ support := {
 			"id": "alice",
 			"us_personnel": true,
 			"location": {"country": "US", "source": "badge", "as_of": "2026-11-22T11:30:00Z"},
-			"legal_status": "citizen",
+			"legal_status": "us_citizen",
 			"primary_residence": "US",
 			"citizenships": ["US"],
-			"covered_person": {"value": "no", "basis": "none", "as_of": "2026-11-22T11:30:00Z"},
+			"covered_person": {"value": "no", "basis": "us_person_status", "as_of": "2026-11-22T11:30:00Z"},
 			"roles": ["support"],
 			"training": [{"id": "data_protection", "until": "2027-06-01T00:00:00Z"}],
 			"vetted_until": "2027-06-01T00:00:00Z",
@@ -42,6 +42,7 @@ support := {
 			"counterparty": "operator",
 			"group": "operator",
 			"agreement_ref": "E-1",
+			"onward_clause_ref": "",
 			"from": "2024-01-01T00:00:00Z",
 			"until": "2030-01-01T00:00:00Z",
 		},
@@ -141,6 +142,56 @@ obligations(change) := {obligation |
 	decision := decide(change)
 	decision.effect == "permit"
 	some obligation in decision.obligations
+}
+
+# The reason codes of 28 CFR part 202 in a deny.
+dsp(change) := {code |
+	some code in denied(change)
+	startswith(code, "dsp_")
+}
+
+# A US support agent who is a covered person, so that the operator's rules are silent: one on the list (202.211(a)(5)).
+covered := {"person": {"covered_person": {"value": "yes", "basis": "designated"}}}
+
+# A foreign person who is not covered.
+foreign := {"person": {"covered_person": {"value": "no", "basis": "foreign_not_covered"}}}
+
+unresolved := {"person": {"covered_person": {"value": "unknown", "basis": "residence_unknown"}}}
+
+# A call that reaches these categories and nothing else, with so many persons of each so far and so many in the data set.
+# The security requirements are not attested.
+reaching(subject, categories, exposure, population) := {
+	"subject": subject,
+	"resource": {
+		"categories": categories,
+		"classes": ["protected"],
+		"listed_identifiers": [],
+		"dataset": {"population": population},
+	},
+	"context": {"exposure": exposure, "security_requirements": {"version": "none"}},
+}
+
+# A call of a covered person, or whoever `subject` is, about personal finances: neither bulk nor government-related.
+finances(subject) := object.union(
+	reaching(subject, ["personal_financial"], {}, {}),
+	{"context": {"purpose": "trust_and_safety"}, "subject": {"person": {"roles": ["trust_and_safety"]}}},
+)
+
+engaged(subject, type) := object.union(subject, {"engagement": {"type": type}})
+
+bulk := {"context": {"exposure": {"personal_financial": 10001}}}
+
+# An exemption that covers a covered person's support calls.
+authorization := {
+	"id": "AU-1",
+	"kind": "exemption",
+	"paragraph": "202.506(a)(2)(viii)",
+	"persons": ["alice"],
+	"services": [service],
+	"categories": ["id_contact", "id_government", "personal_financial", "personal_health", "human_genomic"],
+	"purposes": ["user_support", "trust_and_safety"],
+	"owner": "counsel",
+	"expires": "2027-01-01T00:00:00Z",
 }
 
 subjects(us, non_us, unknown) := {"resource": {"subjects": {"us": us, "non_us": non_us, "unknown": unknown}}}

@@ -74,6 +74,39 @@ test_mixed_answers_are_dropped_where_the_service_says_so if {
 	}
 }
 
+test_who_is_barred_for_want_of_knowledge_is_refused_not_spared if {
+	known := object.union(fixtures.support, mixed("list", "response"))
+	permitted := data.sidecar.decision with input as known
+	permitted.effect == "permit"
+	refused := data.sidecar.decision with input as known with input.subject.person.us_personnel as null
+	refused.effect == "deny"
+	elsewhere := object.union(fixtures.ranker, {"workload": {"operated_from": "SG"}})
+	service := object.union(fixtures.support, object.union(fixtures.subjects(1, 1, 0), {"subject": elsewhere}))
+	dropped := data.sidecar.decision with input as service
+	dropped.effect == "permit"
+	unplaced := data.sidecar.decision with input as service with input.subject.workload.operated_from as null
+	unplaced.effect == "deny"
+}
+
+# What no class opens is dropped only where it is known that none does.
+test_a_lane_that_is_closed_for_want_of_knowledge_is_refused_not_spared if {
+	elsewhere := object.union(fixtures.ranker, {"workload": {"operated_from": "SG"}})
+	lane := {"resource": {"categories": ["communication_content"], "classes": ["interoperability"]}}
+	call := object.union(fixtures.support, object.union(object.union(fixtures.subjects(1, 1, 0), {"subject": elsewhere}), lane))
+	dropped := data.sidecar.decision with input as call with input.context.purpose as "curiosity"
+	{"id": "drop_records", "subjects": "us"} in dropped.obligations
+	refused := data.sidecar.decision with input as call with input.context.purpose as null
+	refused.effect == "deny"
+	order := object.union(mixed("read", "response"), {"resource": {"categories": ["commerce_order"], "classes": ["commerce"]}})
+	person := object.union(fixtures.support, order)
+	known := data.sidecar.facts.call with input as person with input.subject.engagement.counterparty as "nobody"
+	known.drop == true
+	unknown := data.sidecar.facts.call with input as person with input.subject.engagement.counterparty as null
+	unknown.drop == false
+	unasked := data.sidecar.facts.call with input as person with input.context.purpose as null
+	unasked.drop == false
+}
+
 test_mixed_requests_and_writes_are_refused if {
 	every change in [mixed("read", "request"), mixed("write", "response"), mixed("write", "request")] {
 		denied := fixtures.denied(change)

@@ -7,78 +7,52 @@ A person needs `id`, `us_personnel`, `status` and `as_of`; whatever else is left
 takes unknown as good. An entity needs its `id`; a `share` is in percent (a number, or a decimal in a string), and the
 shares of one entity make 100 at most.
 
-Covered persons (28 CFR 202.211) are not resolved in this version: every person's status is `unknown`.
+Covered persons (28 CFR 202.211) are resolved here, entities and people (`covered`, `covered_people`). That needs those
+persons who own something before everybody else is written, so people.jsonl is read twice; owners that differ the second
+time stop the build.
 """
 
-import re
 import time
 from array import array
-from collections.abc import Callable, Iterable, Mapping
+from collections import Counter
+from collections.abc import Callable, Collection, Iterable
+from dataclasses import dataclass
 from datetime import UTC, datetime
-from decimal import Decimal
 from pathlib import Path
 from typing import Literal, TypeVar
 
 import msgspec
 from rich.progress import Progress
 
-from sidecar.administration.rows import (
-    BadRows,
-    BuildReport,
-    RowError,
-    country,
-    instant,
-    json_lines,
-    person_id,
-    text,
-    unique_keys,
-)
-from sidecar.attributes.directory import KIND, MAX_SIZE, SIZE_BITS, Entity, Owner, PersonRow, hash_of
+from sidecar.administration.covered import Coverage
+from sidecar.administration.covered_explain import Explanation
+from sidecar.administration.covered_people import PersonFacts, PersonVerdict, access
+from sidecar.administration.designations import read_designations
+from sidecar.administration.directory_rows import EngagementSource, PersonSource, RowChecks, decoded
+from sidecar.administration.rows import BadRows, BuildReport, RowError, instant, json_lines, unique_keys
+from sidecar.attributes.countries import UNITED_STATES
+from sidecar.attributes.directory import KIND, MAX_SIZE, SIZE_BITS, Entity, PersonRow, ResolvedEntity, hash_of
 from sidecar.attributes.hashes import write_hashes
-from sidecar.attributes.snapshots import SKEW, SnapshotWriter
-from sidecar.attributes.words import nearest
+from sidecar.attributes.snapshots import SnapshotWriter
 from sidecar.errors import ConfigurationError
-from sidecar.vocabulary import Engagement, Location, Person, Training
+from sidecar.vocabulary import CoveredPerson, Engagement, Location, Person
 
-EngagementType = Literal["employment", "vendor", "investment", "brokerage", "none"]
 S = TypeVar("S", bound=msgspec.Struct)
 
-_PART = re.compile(r"at `\$\.(\w+)")
-_UNKNOWN_KEY = re.compile(r"unknown field `([^`]*)`")
+_DAY = 86_400.0
 _encode = msgspec.json.Encoder().encode
 
 
-class EngagementSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """`engagement` of a person's row (28 CFR 202.214, 217, 228, 258)."""
-
-    type: EngagementType | None = None
-    counterparty: str | None = None
-    group: str | None = None
-    agreement_ref: str | None = None
-    from_: str | None = msgspec.field(default=None, name="from")
-    until: str | None = None
-
-
-class PersonSource(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A row of `people.jsonl`."""
-
+class _Id(msgspec.Struct, frozen=True):
     id: str
-    us_personnel: bool
-    status: str
-    as_of: str
-    vetted_until: str | None = None
-    roles: tuple[str, ...] = ()
-    training: tuple[Training, ...] = ()
-    location: Location | None = None
-    legal_status: str | None = None
-    primary_residence: str | None = None
-    citizenships: tuple[str, ...] = ()
-    engagement: EngagementSource | None = None
 
 
-_PARTS: Mapping[str, type[msgspec.Struct]] = {
-    "location": Location, "training": Training, "engagement": EngagementSource, "owners": Owner,
-}  # fmt: skip
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Bounds:
+    """For how many days what a row attests holds: the primary residence, and presence in the United States."""
+
+    residence_days: int = 90
+    presence_days: int = 7
 
 
 class _Section:
@@ -105,29 +79,86 @@ class _Section:
 
 
 class _Build:
-    def __init__(self, people: Path, entities: Path, progress: Progress, now: float) -> None:
+    def __init__(self, people: Path, entities: Path, progress: Progress, now: float, bounds: Bounds) -> None:
         self._people, self._entities, self._progress, self._now = people, entities, progress, now
+        self._bounds = bounds
         self.bad = BadRows()
         self._entity_lines: dict[str, int] = {}
+        self._checks = RowChecks(self._entity_lines, entities, self.bad, now)
         self._person_lines: dict[str, int] = {}
         self.us_personnel = 0
+        self.covered: Counter[str] = Counter()
+        self.explained: dict[str, list[str]] = {}
+        self._wanted: set[str] = set()
 
-    def write(self, writer: SnapshotWriter) -> None:
+    def write(self, writer: SnapshotWriter, designated: Path | None, explain: Collection[str]) -> None:
+        listed = read_designations(designated, self._progress, self.bad)
+        rows = [(line, _designate(entity, listed)) for line, entity in
+                self._read(self._entities, Entity, self._entity_lines, self._checks.entity)]  # fmt: skip
+        owners = self._owners(rows)
+        people = {name: self._facts(source, listed) for name, source in owners.items()}
+        self.coverage = Coverage([entity for _, entity in rows], people)
+        explanation = Explanation(self.coverage, {entity.id: entity for _, entity in rows})
         section = _Section(writer, "entities")
-        rows = list(self._read(self._entities, Entity, self._entity_lines, self._entity))
         for _, entity in rows:
-            section.add(entity.id, entity)
+            section.add(entity.id, _resolved(entity, self.coverage))
+            if entity.id in explain:
+                self.explained[entity.id] = list(explanation.entity(entity.id))
         section.close()
         section = _Section(writer, "people")
-        for line, source in self._read(self._people, PersonSource, self._person_lines, self._person):
-            section.add(source.id, self._row(source))
+        for line, source in self._read(self._people, PersonSource, self._person_lines, self._checks.person):
+            facts = self._facts(source, listed)
+            counterparty = facts.counterparty
+            verdict = access(facts, self.coverage.employer(counterparty), abroad=self.coverage.foreign(counterparty))
+            section.add(source.id, self._row(source, verdict))
             self.us_personnel += source.us_personnel
+            self.covered[verdict.value] += 1
+            if source.id in explain:
+                self.explained[source.id] = list(explanation.person(source.id, facts, verdict))
+            if source.id in self._wanted and owners.get(source.id) != source:
+                raise _changed(self._people)
             if source.id in self._entity_lines:
                 self.bad.add(self._people, line, source.id, RowError(
                     f"the entity of {self._entities}:{self._entity_lines[source.id]} has this id too",
                     "Give them different ids: an owner is named by id alone."))  # fmt: skip
         section.close()
+        if not owners.keys() <= self._person_lines.keys():
+            raise _changed(self._people)
         self._check_owners(rows)
+
+    def _owners(self, rows: list[tuple[int, Entity]]) -> dict[str, PersonSource]:
+        """The rows of those persons who own something. Bad ones are named when all are read."""
+        self._wanted = {owner.id for _, entity in rows for owner in entity.owners} - self._entity_lines.keys()
+        if not self._wanted:
+            return {}
+        decode, only_id = msgspec.json.Decoder(PersonSource).decode, msgspec.json.Decoder(_Id).decode
+        found: dict[str, PersonSource] = {}
+        for _, line in json_lines(self._people, self._progress, BadRows(shown=0)):
+            try:
+                row_id = only_id(line).id
+                if row_id in self._wanted:
+                    found.setdefault(row_id, decode(line))
+            except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
+                continue
+        return found
+
+    def _facts(self, source: PersonSource, listed: Collection[str]) -> PersonFacts:
+        engagement, location = source.engagement or EngagementSource(), source.location or Location()
+        present: Literal["yes", "stale", "no"] = "no"
+        if location.country in UNITED_STATES:
+            seen = self._recent(location.as_of or source.as_of, self._bounds.presence_days)
+            present = "yes" if seen else "stale"
+        return PersonFacts(
+            designated=bool(source.designated) or source.id in listed, legal_status=source.legal_status,
+            residence=source.primary_residence, attested=self._recent(source.as_of, self._bounds.residence_days),
+            present=present, engagement=engagement.type, counterparty=engagement.counterparty,
+        )  # fmt: skip
+
+    def _recent(self, as_of: str, days: int) -> bool:
+        try:
+            return self._now - instant(as_of, "as_of") <= days * _DAY
+        except RowError:  # the row is refused for it
+            return False
 
     def counts(self) -> dict[str, int]:
         return {"people": len(self._person_lines), "entities": len(self._entity_lines)}
@@ -138,7 +169,7 @@ class _Build:
         for number, line in json_lines(path, self._progress, self.bad):
             row_id: str | None = None
             try:
-                row = _decoded(decode, line, kind)
+                row = decoded(decode, line, kind)
                 row_id = str(row.id)  # type: ignore[attr-defined]
                 _claim(row_id, number, lines)
                 unique_keys(line)
@@ -151,79 +182,14 @@ class _Build:
             else:
                 yield number, row
 
-    def _past(self, value: str, name: str) -> None:
-        if instant(value, name) > self._now + SKEW:
-            raise RowError(f"{name} {value!r} is in the future", "Correct it, or the clock of this machine.")
-
-    def _entity(self, row: Entity) -> None:
-        text(row.id, "id")
-        _countries(row.organised_under, "organised_under")
-        for name, value in (("principal_place", row.principal_place), ("government_of", row.government_of)):
-            if value is not None:
-                country(value, name)
-        total = Decimal(0)
-        _distinct([owner.id for owner in row.owners], "owners")
-        for owner in row.owners:
-            if owner.id == row.id:
-                raise RowError("it owns itself", "Leave out shares that an entity holds in itself.")
-            total += _percentage(owner)
-        if total > 100:
-            raise RowError(f"the shares make {total} %", "Shares are in percent and make 100 at most.")
-
-    def _person(self, row: PersonSource) -> None:
-        person_id(row.id)
-        text(row.status, "status")
-        self._past(row.as_of, "as_of")
-        if row.vetted_until is not None:
-            instant(row.vetted_until, "vetted_until")
-        for role in _distinct(row.roles, "roles"):
-            text(role, "roles")
-        for course in row.training:
-            text(course.id, "training.id")
-            instant(course.until, f"training {course.id!r} until")
-        _distinct([course.id for course in row.training], "training")
-        if row.legal_status is not None:
-            text(row.legal_status, "legal_status")
-        if row.primary_residence is not None:
-            country(row.primary_residence, "primary_residence")
-        _countries(row.citizenships, "citizenships")
-        if row.location is not None:
-            self._location(row.location)
-        if row.engagement is not None:
-            self._engagement(row.engagement)
-
-    def _location(self, location: Location) -> None:
-        if location.country is not None:
-            country(location.country, "location.country")
-        if location.source is not None:
-            text(location.source, "location.source")
-        if location.as_of is not None:
-            self._past(location.as_of, "location.as_of")
-
-    def _engagement(self, row: EngagementSource) -> None:
-        for name in ("counterparty", "group", "agreement_ref"):
-            value = getattr(row, name)
-            if value is not None:
-                text(value, f"engagement.{name}")
-        if row.counterparty is not None and row.counterparty not in self._entity_lines:
-            raise RowError(f"engagement.counterparty {row.counterparty!r} is no entity of {self._entities}",
-                           f"Add it there. {self._nearest_entity(row.counterparty)}".strip())  # fmt: skip
-        begins = None if row.from_ is None else instant(row.from_, "engagement.from")
-        ends = None if row.until is None else instant(row.until, "engagement.until")
-        if begins is not None and ends is not None and begins >= ends:
-            raise RowError("engagement.from is not before engagement.until", "Correct one of them.")
-
-    def _nearest_entity(self, wanted: str) -> str:
-        # Comparing with every entity is slow, and a source may be wrong in every row.
-        return nearest(wanted, self._entity_lines) if len(self._entity_lines) * self.bad.count < 10_000 else ""
-
-    def _row(self, row: PersonSource) -> PersonRow:
+    def _row(self, row: PersonSource, verdict: PersonVerdict) -> PersonRow:
         engagement = row.engagement or EngagementSource()
         ends = [row.vetted_until, engagement.from_, engagement.until, *(course.until for course in row.training)]
         return PersonRow(
             person=Person(
                 id=row.id, us_personnel=row.us_personnel, location=row.location or Location(),
                 legal_status=row.legal_status, primary_residence=row.primary_residence, citizenships=row.citizenships,
+                covered_person=CoveredPerson(value=verdict.value, basis=verdict.basis, as_of=row.as_of),
                 roles=row.roles, training=row.training, vetted_until=row.vetted_until, status=row.status,
             ),
             engagement=Engagement(**msgspec.structs.asdict(engagement)),
@@ -240,43 +206,51 @@ class _Build:
                         "Add a row for it."))  # fmt: skip
 
 
-def build(people: Path, entities: Path, target: Path, progress: Progress, *,
+def build(people: Path, entities: Path, target: Path, progress: Progress, *, designated: Path | None = None,
+          explain: Collection[str] = (), bounds: Bounds = Bounds(),
           clock: Callable[[], float] = time.time) -> BuildReport:  # noqa: TID251  # fmt: skip
-    """Check both files and write the snapshot to `target`, atomically. `clock` is UTC in unix seconds.
+    """Check the files, resolve covered persons and write the snapshot to `target`, atomically.
 
-    Bad rows are in the report, not raised. ConfigurationError when a file cannot be read or written at all.
+    `designated` is a list as `designations` reads it; `explain` are ids whose verdict the report gives reasons for;
+    `clock` is UTC in unix seconds. Bad rows are in the report, not raised. ConfigurationError when a file cannot be
+    read or written at all, or changes while it is read, and for an id to explain that has no row.
     """
-    for source in (people, entities):
-        if target.resolve() == source.resolve():
+    for source in (people, entities, designated):
+        if source is not None and target.resolve() == source.resolve():
             raise ConfigurationError("the target is a source", where=str(target), fix="Name another file to write.")
     now = clock()
-    work = _Build(people, entities, progress, now)
+    work = _Build(people, entities, progress, now, bounds)
     with SnapshotWriter(target, KIND) as writer:
-        work.write(writer)
+        work.write(writer, designated, frozenset(explain))
         if work.bad.count:
             return work.bad.report(target)
+        for name in explain:
+            if name not in work.explained:
+                raise ConfigurationError("there is no such person or entity to explain", where="--explain", value=name,
+                                         fix="Use an id of people.jsonl or entities.jsonl.")  # fmt: skip
         revision = writer.commit(built_at=now, counts=work.counts())
     built = datetime.fromtimestamp(now, UTC).strftime("%Y-%m-%dT%H:%M:%SZ")
-    counts = work.counts()
+    counts, entities_of = work.counts(), work.coverage.counts()
     return BuildReport(bad=0, lines=[
         f"{counts['people']} people ({work.us_personnel} US personnel), {counts['entities']} entities",
-        "covered persons are not resolved in this version: every person is `unknown`, which policies weigh as `yes`",
+        f"covered persons: {work.covered['yes']} people, {entities_of['yes']} entities",
+        f"unknown, weighed as covered: {work.covered['unknown']} people, {entities_of['unknown']} entities",
+        *(line for name in dict.fromkeys(explain) for line in work.explained[name]),
         f"{target}: revision {revision}, built {built}",
     ])  # fmt: skip
 
 
-def _decoded(decode: Callable[[bytes], S], line: bytes, kind: type[S]) -> S:
-    try:
-        return decode(line)
-    except UnicodeDecodeError as error:
-        raise RowError(f"not UTF-8: {error.reason}", "Write the file in UTF-8.") from None
-    except (msgspec.DecodeError, RecursionError) as error:
-        part = _PART.search(str(error))
-        within: type[msgspec.Struct] = _PARTS.get(part[1], kind) if part else kind
-        known = [field.encode_name for field in msgspec.structs.fields(within)]
-        unknown = _UNKNOWN_KEY.search(str(error))
-        fix = nearest(unknown[1], known) if unknown else f"Keys: {', '.join(known)}."
-        raise RowError(str(error), fix) from None
+def _designate(entity: Entity, listed: Collection[str]) -> Entity:
+    return msgspec.structs.replace(entity, designated=True) if entity.id in listed else entity
+
+
+def _resolved(entity: Entity, coverage: Coverage) -> ResolvedEntity:
+    named = {name: getattr(entity, name) for name in entity.__struct_fields__}
+    return ResolvedEntity(**named, covered=coverage.entity(entity.id))
+
+
+def _changed(path: Path) -> ConfigurationError:
+    return ConfigurationError("changed while it was read", where=str(path), fix="Build again from files at rest.")
 
 
 def _claim(row_id: str, number: int, lines: dict[str, int]) -> None:
@@ -285,32 +259,9 @@ def _claim(row_id: str, number: int, lines: dict[str, int]) -> None:
     lines[row_id] = number
 
 
-def _percentage(owner: Owner) -> Decimal:
-    share = owner.share
-    # Twelve decimals sum without rounding; NaN cannot even be compared.
-    if not share.is_finite() or not 0 < share <= 100 or int(share.as_tuple().exponent) < -12:
-        raise RowError(f"the share {share} of {owner.id!r} is no percentage",
-                       "Use 0 < share <= 100, with at most 12 decimals.")  # fmt: skip
-    return share
-
-
 def _id_of(line: bytes) -> str | None:
     try:
         found = msgspec.json.decode(line)
     except (msgspec.DecodeError, UnicodeDecodeError, RecursionError):
         return None
     return found["id"] if isinstance(found, dict) and isinstance(found.get("id"), str) else None
-
-
-def _distinct(values: Iterable[str], name: str) -> list[str]:
-    seen: dict[str, None] = {}
-    for value in values:
-        if value in seen:
-            raise RowError(f"{value!r} is in {name} twice", "Keep one.")
-        seen[value] = None
-    return list(seen)
-
-
-def _countries(values: Iterable[str], name: str) -> None:
-    for value in _distinct(values, name):
-        country(value, name)

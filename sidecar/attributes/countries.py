@@ -1,8 +1,12 @@
-"""ISO 3166-1 alpha-2 codes, and which of them are in the United States (28 CFR 202.255: territories included)."""
+"""ISO 3166-1 alpha-2 codes, which of them are in the United States, and which are of concern."""
 
 from typing import Literal
 
 UNITED_STATES = frozenset({"US", "PR", "GU", "VI", "AS", "MP", "UM"})
+"""28 CFR 202.255: territories and possessions included."""
+COUNTRIES_OF_CONCERN = frozenset({"CN", "HK", "MO", "CU", "IR", "KP", "RU", "VE"})
+"""28 CFR 202.601 (text of 2025-04-08 as corrected, 90 FR 16466): China, which is with Hong Kong and Macau (202.208), Cuba, Iran, North
+Korea, Russia and Venezuela. Taiwan and South Korea are not."""
 ASSIGNED = frozenset(
     (  # noqa: SIM905 - 249 quoted codes would be harder to check against the standard
         "AD AE AF AG AI AL AM AO AQ AR AS AT AU AW AX AZ BA BB BD BE BF BG BH BI BJ BL BM BN BO BQ BR BS BT BV BW BY BZ "

@@ -8,18 +8,19 @@ A snapshot of kind `directory` holds, for `people` and for `entities`:
 
 Rows are decoded when they are asked for, so neither memory nor start-up grows with the number of people.
 
-Covered persons (28 CFR 202.211) are not resolved in this version: `person.covered_person` is {unknown, null}, which
-policies weigh as `yes`. Entities and their owners are checked and carried for it.
+Covered persons (28 CFR 202.211) were resolved when the snapshot was built: `person.covered_person`, and `covered` of an
+entity with the owners that make it so. A snapshot from before that says {unknown, null}, which policies weigh as `yes`.
 """
 
 import hashlib
 from collections.abc import Callable
 from decimal import Decimal
 from pathlib import Path
-from typing import Generic, TypeVar
+from typing import Generic, Literal, TypeVar
 
 import msgspec
 
+from sidecar.attributes.coverage import EntityBasis
 from sidecar.attributes.followed import Followed, Report
 from sidecar.attributes.hashes import HashTable
 from sidecar.attributes.snapshots import SKEW, Snapshot
@@ -56,7 +57,12 @@ class Owner(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tru
 
 
 class Entity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """An organisation (28 CFR 202.211): countries as ISO 3166-1 alpha-2; None means not known."""
+    """An organisation (28 CFR 202.211): countries as ISO 3166-1 alpha-2; None means not known.
+
+    `government_of`: it is the government of that country, or a part of it (202.209), not merely owned by it.
+    `others`: who holds the shares that `owners` does not name. `dispersed` says that they are widely held and that
+    somebody has looked; None that nobody knows, and then they may be a covered person's.
+    """
 
     id: str
     organised_under: tuple[str, ...] = ()
@@ -64,6 +70,25 @@ class Entity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=Tr
     government_of: str | None = None
     designated: bool | None = None
     owners: tuple[Owner, ...] = ()
+    others: Literal["dispersed"] | None = None
+
+
+class CoveredEntity(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """Whether an entity is a covered person (28 CFR 202.211(a)(1), (2)), on what that rests (`coverage.EntityBasis`).
+
+    `owners`: ids of those owners whose shares together make it so; of a US person, those whose ownership passes
+    through it. Following them upwards comes to an end at facts.
+    """
+
+    value: Literal["yes", "no", "unknown"] = "unknown"
+    basis: EntityBasis | None = None
+    owners: tuple[str, ...] = ()
+
+
+class ResolvedEntity(Entity, frozen=True, kw_only=True, forbid_unknown_fields=True):
+    """An entity as the snapshot has it."""
+
+    covered: CoveredEntity = CoveredEntity()
 
 
 class PersonEntry(msgspec.Struct, frozen=True, kw_only=True):
@@ -116,7 +141,7 @@ class _Content:
     def __init__(self, snapshot: Snapshot, max_age: float) -> None:
         try:
             self._people = _Rows(snapshot, "people", PersonRow, lambda row: row.person.id)
-            self.entities = _Rows(snapshot, "entities", Entity, lambda row: row.id)
+            self.entities = _Rows(snapshot, "entities", ResolvedEntity, lambda row: row.id)
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"its sections do not fit: {error}", where=KIND,
                                  fix="Build the directory again.") from None  # fmt: skip
@@ -186,7 +211,7 @@ class Directory:
         except IntegrityError as error:
             raise _unavailable(str(error)) from None
 
-    def entity(self, id: str) -> Entity | None:  # noqa: A002 - the word of the directory
+    def entity(self, id: str) -> ResolvedEntity | None:  # noqa: A002 - the word of the directory
         """The entity with exactly this id; None when there is none. IdentifyError as `person`."""
         try:
             return self._content().entities.get(id)

@@ -1,27 +1,31 @@
 """What a method can reach, whatever a particular message holds: the static union over everything its types contain."""
 
-from collections.abc import Iterable, Iterator
+from collections import Counter
+from collections.abc import Iterable
 from dataclasses import dataclass
 
+from sidecar import identifiers
 from sidecar.attributes.plans import FieldPlan, Plan
-from sidecar.attributes.words import PROTECTED, SENSITIVE, UNCLASSIFIED
-from sidecar.vocabulary import CATEGORIES, CLASSES, COMPUTED_CATEGORIES
+from sidecar.attributes.words import LETTERS, PROTECTED, UNCLASSIFIED
+from sidecar.vocabulary import CATEGORIES, CLASSES
 
-CONTACT = "d"
-"""The letter of contact data (28 CFR 202.234(d)), which linked only to other contact data is not covered."""
+_RUNTIME = "google.protobuf."
+_SEVERAL = 2
+"""More identifiers of one subject than one: how many exactly makes no difference (28 CFR 202.212(a)(1))."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Reach:
     """Categories, classes, listed identifiers, and which fields they come from.
 
-    `listed`: (letter, field path, may occur more than once in one message). `unannotated`: fields whose data nobody
+    `listed`: (letter, field path, how many of one subject's it may hold: 1, or 2 for several; 0 for a message whose
+    own fields are counted). `unannotated`: fields whose data nobody
     has classified. `subjects`: fields (or map keys) that name data subjects. `opaque`: it holds an Any.
     """
 
     categories: frozenset[str] = frozenset()
     classes: frozenset[str] = frozenset()
-    listed: frozenset[tuple[str, str, bool]] = frozenset()
+    listed: frozenset[tuple[str, str, int]] = frozenset()
     unannotated: tuple[str, ...] = ()
     subjects: tuple[str, ...] = ()
     opaque: bool = False
@@ -43,15 +47,14 @@ class Reach:
 
     @property
     def computed(self) -> tuple[str, ...]:
-        """Computed categories, in the order of the vocabulary."""
-        found = set()
-        linked = _linked(self.listed)
-        sensitive = self.categories & SENSITIVE
-        if linked or (self.listed and sensitive):
-            found.add("covered_personal_identifiers")
-        if len(_types(sensitive)) + linked > 1 or (self.listed and sensitive):
-            found.add("combined")
-        return tuple(one for one in COMPUTED_CATEGORIES if one in found)
+        """Computed categories, in the order of the vocabulary: what may be known of one subject, at the most.
+
+        All that a message holds is taken for one subject's; but of two records of one kind, each for its own.
+        """
+        counts: Counter[str] = Counter()
+        for letter, _, count in self.listed:
+            counts[letter] += count
+        return identifiers.computed(self.categories, [(letter, max(count, 1)) for letter, count in counts.items()])
 
 
 def reach_of(root: Plan) -> Reach:
@@ -63,37 +66,91 @@ def reach_of(root: Plan) -> Reach:
 
 
 def _reach_of(root: Plan) -> Reach:
-    categories: set[str] = set()
-    classes: set[str] = set()
-    listed: set[tuple[str, str, bool]] = set()
-    unannotated: set[str] = set()
-    subjects: set[str] = set()
-    opaque = False
-    for plan, via in _plans(root):
-        if plan.is_any:
-            opaque = True
-            continue
-        for field in plan.fields:
-            if field.kind is not None:
-                subjects.add(field.path)
-            if field.category is None:
-                continue
-            categories.add(field.category)
-            classes.add(PROTECTED if field.data is None else field.data.class_)
-            if field.data is None:
-                unannotated.add(via or field.path)
-            elif field.data.letter:
-                listed.add((field.data.letter, field.path, field.repeated))
+    found = _Found()
+    found.record(root, "")
+    while found.waiting:
+        found.record(*found.waiting.pop())
     return Reach(
-        categories=frozenset(categories), classes=frozenset(classes), listed=frozenset(listed),
-        unannotated=tuple(sorted(unannotated)), subjects=tuple(sorted(subjects)), opaque=opaque,
+        categories=frozenset(found.categories), classes=frozenset(found.classes),
+        listed=frozenset((letter, path, count) for (letter, path), count in found.listed.items()),
+        unannotated=tuple(sorted(found.unannotated)), subjects=tuple(sorted(found.subjects)), opaque=found.opaque,
     )  # fmt: skip
 
 
+class _Found:
+    """What the types below one root hold, record by record: a message that names a subject is a record of its own."""
+
+    def __init__(self) -> None:
+        self.categories: set[str] = set()
+        self.classes: set[str] = set()
+        self.listed: dict[tuple[str, str], int] = {}
+        self.unannotated: set[str] = set()
+        self.subjects: set[str] = set()
+        self.opaque = False
+        self.waiting: list[tuple[Plan, str]] = []
+        self._seen: set[tuple[int, str]] = set()
+
+    def record(self, root: Plan, via: str) -> None:
+        """Everything in one record; those inside it wait. A type that can stand in it twice is looked at twice."""
+        if (id(root), via) in self._seen:
+            return
+        self._seen.add((id(root), via))
+        counts: Counter[tuple[str, str]] = Counter()
+        times: Counter[tuple[int, str]] = Counter()
+        stack = [(root, via, 1)]
+        while stack:
+            plan, way, more = stack.pop()
+            more = min(more, _SEVERAL - times[id(plan), way])
+            if plan.is_any:
+                self.opaque = True
+            elif more > 0:
+                times[id(plan), way] += more
+                for field in plan.fields:
+                    self._field(field, way, more, counts)
+                    if field.child is not None:
+                        self._below(field, field.child, _via(field, field.child, way), more, stack)
+        for key, count in counts.items():
+            self.listed[key] = max(self.listed.get(key, 0), min(count, _SEVERAL))
+
+    def _field(self, field: FieldPlan, via: str, more: int, counts: Counter[tuple[str, str]]) -> None:
+        if field.kind is not None:
+            self.subjects.add(field.path)
+        if field.category is None:
+            return
+        self.categories.add(field.category)
+        self.classes.add(PROTECTED if field.data is None else field.data.class_)
+        if field.data is None:
+            self.unannotated.add(via or field.path)
+        elif field.data.letter and not via:
+            counts[field.data.letter, field.path] += more * _weight(field)
+
+    def _below(self, field: FieldPlan, child: Plan, via: str, more: int, stack: list[tuple[Plan, str, int]]) -> None:
+        if field.kind is not None or child.names or child.is_record:
+            self.waiting.append((child, via))
+        else:
+            stack.append((child, via, _SEVERAL if field.repeated else more))
+
+
+def _weight(field: FieldPlan) -> int:
+    """How many identifiers one annotated field holds, in one message.
+
+    A message is what its fields are, unless it is one of the protobuf runtime's: a `StringValue` is one identifier, a
+    `Struct` may hold any number.
+    """
+    child = field.child
+    if child is None:
+        return _SEVERAL if field.repeated else 1
+    if not child.name.startswith(_RUNTIME):
+        return 0
+    simple = not field.repeated and all(one.form == "leaf" for one in child.fields)
+    return 1 if simple else _SEVERAL
+
+
 def method_reach(categories: Iterable[str]) -> Reach:
-    """What a method's own annotation adds. Nobody gives these a class, so they are protected."""
+    """What a method's own annotation adds. Nobody gives these a class, so they are protected, nor a number: several."""
     named = frozenset(categories)
-    return Reach(categories=named, classes=frozenset({PROTECTED} if named else ()))
+    listed = frozenset((LETTERS[one], "", _SEVERAL) for one in named if one in LETTERS)
+    return Reach(categories=named, classes=frozenset({PROTECTED} if named else ()), listed=listed)
 
 
 def in_order(found: frozenset[str], order: tuple[str, ...]) -> tuple[str, ...]:
@@ -115,32 +172,5 @@ ESCAPED = Reach(categories=frozenset({UNCLASSIFIED}), classes=frozenset({PROTECT
 """What unknown fields and unresolvable Any values add."""
 
 
-def _plans(root: Plan) -> Iterator[tuple[Plan, str]]:
-    """Each plan once, with the path of the API's own field that leads into a type of the protobuf runtime."""
-    entered: set[tuple[int, str]] = set()
-    waiting = [(root, "")]
-    while waiting:
-        plan, via = waiting.pop()
-        if (id(plan), via) in entered:
-            continue
-        entered.add((id(plan), via))
-        yield plan, via
-        if not plan.is_any:
-            waiting.extend((field.child, _via(field, field.child, via)) for field in plan.fields if field.child)
-
-
 def _via(field: FieldPlan, child: Plan, via: str) -> str:
-    return (via or field.path) if child.name.startswith("google.protobuf.") else ""
-
-
-def _linked(listed: frozenset[tuple[str, str, bool]]) -> bool:
-    """28 CFR 202.212(a)(1), (b)(1): two listed identifiers of one subject, unless all are contact data.
-
-    The exception of (b)(2) depends on what a telecommunications service needs them for, which no field says.
-    """
-    return sum(2 if many else 1 for _, _, many in listed) > 1 and any(letter != CONTACT for letter, _, _ in listed)
-
-
-def _types(sensitive: frozenset[str]) -> set[str]:
-    """28 CFR 202.205(a)-(e): the 'omic categories are one type of data."""
-    return {"omic" if one.startswith("human_") else one for one in sensitive}
+    return (via or field.path) if child.name.startswith(_RUNTIME) else ""

@@ -15,6 +15,7 @@ import msgspec
 
 from sidecar.attributes.claims import Actor, Claims, Restrictions
 from sidecar.attributes.countries import UNITED_STATES
+from sidecar.attributes.coverage import WITHOUT_PRESENCE
 from sidecar.attributes.peers import Caller, Workloads
 from sidecar.attributes.tokens import TokenVerifier
 from sidecar.errors import Code, ConfigurationError, IdentifyError
@@ -28,9 +29,6 @@ UNKNOWN_ACTOR = "unknown"
 
 LAPSED_CAP = 60.0
 """Seconds an identity holds at most when something in the person's entry has lapsed already."""
-
-_US_BY_STATUS = frozenset({"us_citizen", "us_national", "us_permanent_resident", "refugee", "asylee"})
-"""Legal statuses that make a US person wherever they are (28 CFR 202.256); others only by presence."""
 
 _SCHEME = "bearer "
 
@@ -199,14 +197,13 @@ def restrict(person: Person, restrictions: Restrictions) -> Person:
     """The person with what a token takes away.
 
     A country that contradicts the directory's leaves no country at all (unknown is not allowed), and undoes a "not a
-    covered person" that may rest on presence in the US.
+    covered person" that may rest on presence in the US (28 CFR 202.256). Nothing a token says makes anybody less covered.
     """
     location, covered = person.location, person.covered_person
     if restrictions.country is not None and location.country is not None \
             and _region(restrictions.country) != _region(location.country):  # fmt: skip
-        present = location.country in UNITED_STATES and person.legal_status not in _US_BY_STATUS
-        if covered.value == "no" and present:
-            covered = CoveredPerson(value="unknown", basis="presence in the US is contradicted by the token")
+        if covered.value == "no" and location.country in UNITED_STATES and covered.basis not in WITHOUT_PRESENCE:
+            covered = CoveredPerson(value="unknown", basis="presence_contradicted", as_of=covered.as_of)
         location = Location(source="token contradicts the directory")
     roles = person.roles
     if restrictions.roles is not None:

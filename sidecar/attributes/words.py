@@ -18,14 +18,16 @@ UNCLASSIFIED = "unclassified"
 PROTECTED = "protected"
 IMPERSONAL = frozenset({"public", "aggregate"})
 """Categories that, outside any named subject, are about nobody (28 CFR 202.249(b)(1), (2))."""
-SENSITIVE = frozenset(ANNOTATED_CATEGORIES[:8])
-"""Sensitive personal data by itself (28 CFR 202.249(a)), without the computed categories."""
 LETTERS: Mapping[str, str] = {
     "id_government": "a", "id_financial_account": "b", "id_device": "c", "id_contact": "d", "id_advertising": "e",
     "id_account_auth": "f", "id_network": "g", "id_call_detail": "h",
 }  # fmt: skip
 PRECISE_METRES = 1000
 """Within so many metres a location is precise (28 CFR 202.242)."""
+_UNLISTED = frozenset(
+    {"communication_content", "user_content", "behaviour", "coarse_location", "commerce_order", "aggregate"}
+)
+"""Categories outside 28 CFR 202.249(a), which stay in an answer that is cleared of everything sensitive."""
 _LOCATIONS = frozenset({"precise_geolocation", "coarse_location"})
 
 
@@ -95,6 +97,12 @@ def data_words(category: str, class_: str, letter: str, precision_m: int, where:
         raise ConfigurationError(
             f"{category} is listed under another letter", where=where, value=letter, fix=f"Say {implied!r} or nothing."
         )
+    if letter and category in _UNLISTED:
+        fit = next(name for name, own in LETTERS.items() if own == letter)
+        raise ConfigurationError(
+            f"a listed identifier is not {category}", where=where, value=letter,
+            fix=f"Say {fit}, which is cleared wherever listed identifiers must not leave.",
+        )  # fmt: skip
     _check_precision(category, precision_m, where)
     return DataWords(category=category, class_=class_ or PROTECTED, letter=letter or implied, precision_m=precision_m)
 

@@ -1,11 +1,15 @@
 """The tree of commands."""
 
 from pathlib import Path
-from typing import Annotated
+from typing import Annotated, Literal
 
 import typer
 
+from sidecar.cli.authorizations import authorization
 from sidecar.cli.console import FINDING, explained, fail, out, plain, progress
+from sidecar.cli.due import due
+from sidecar.cli.exceptions import exception
+from sidecar.cli.ledger import ledger
 from sidecar.cli.oversight import oversight
 from sidecar.cli.policy import policy
 
@@ -24,8 +28,12 @@ keys = typer.Typer(help="Key pairs.", no_args_is_help=True)
 app.add_typer(subjects, name="subjects")
 app.add_typer(directory, name="directory")
 app.add_typer(keys, name="keys")
+app.add_typer(exception, name="exception")
+app.add_typer(authorization, name="authorization")
 app.add_typer(policy, name="policy")
+app.add_typer(ledger, name="ledger")
 app.add_typer(oversight, name="oversight")
+oversight.command("due")(due)
 
 
 def run() -> None:
@@ -93,11 +101,14 @@ def demo(
         Path | None, typer.Option("--data", help="Keep everything in this new folder.", metavar="DIR")
     ] = None,
     keep: Annotated[bool, typer.Option("--keep", help="Leave it running and say how to call it.")] = False,
+    engine: Annotated[
+        Literal["embedded", "opa"], typer.Option("--engine", help="Who decides: the engine in the process, or OPA.")
+    ] = "embedded",
 ) -> None:
     """Play the whole product, scene by scene, on this machine. Exits 1 if any scene differs from what it should be."""
     from sidecar.demo.main import play
 
-    raise SystemExit(play(report=report, data=data, keep=keep))
+    raise SystemExit(play(report=report, data=data, keep=keep, engine=engine))
 
 
 @subjects.command("build")
@@ -121,12 +132,26 @@ def directory_build(
     people: Annotated[Path, typer.Argument(metavar="PEOPLE", help="people.jsonl, a person a line.")],
     entities: Annotated[Path, typer.Argument(metavar="ENTITIES", help="entities.jsonl, an entity a line.")],
     target: Annotated[Path, typer.Argument(metavar="OUT", help="The snapshot to write.")],
+    *,
+    designated: Annotated[
+        Path | None, typer.Option("--designated", help="Designated covered persons, JSON Lines.", metavar="FILE")
+    ] = None,
+    explain: Annotated[
+        list[str] | None, typer.Option("--explain", help="Say why this person or entity is covered.", metavar="ID")
+    ] = None,
+    residence_days: Annotated[
+        int, typer.Option("--residence-days", min=1, help="How long an attested primary residence holds.")
+    ] = 90,
+    presence_days: Annotated[
+        int, typer.Option("--presence-days", min=1, help="How long a sighting in the United States holds.")
+    ] = 7,
 ) -> None:
-    """Check every row and build the directory snapshot that `identity.directory` loads."""
-    from sidecar.administration.directory import build
+    """Check every row, resolve covered persons and build the directory snapshot that `identity.directory` loads."""
+    from sidecar.administration.directory import Bounds, build
 
+    bounds = Bounds(residence_days=residence_days, presence_days=presence_days)
     with progress() as bar:
-        report = build(people, entities, target, bar)
+        report = build(people, entities, target, bar, designated=designated, explain=explain or (), bounds=bounds)
     for line in report.lines:
         out().print(plain(line))
     if report.bad:

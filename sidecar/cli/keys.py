@@ -1,6 +1,7 @@
 """`sidecar keys new`."""
 
 import os
+from base64 import b64encode
 from pathlib import Path
 
 from cryptography.hazmat.primitives import serialization
@@ -33,6 +34,8 @@ def new(file: Path, name: str | None, *, sealing: bool) -> list[str]:
     _write(file, secret, 0o600)
     _write(public, shown, 0o644)
     lines = [f"private key {file}", f"public key  {public}"]
+    if isinstance(key, Ed25519PrivateKey):  # as approvers.yaml and signers.yaml have it under `key`
+        lines.append(f"base64      {b64encode(key.public_key().public_bytes_raw()).decode()}")
     if name is not None and isinstance(key, Ed25519PrivateKey):
         lines.append(f"verifier    {Signer(name, key).key}")
     return lines

@@ -7,16 +7,22 @@ own calls and nobody else's.
 
 import asyncio
 import time
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Iterator
+from contextlib import contextmanager
 from typing import Final
 
 import msgspec
 
 from sidecar.decision import _engine
+from sidecar.decision.bundle import Bundle
 from sidecar.decision.document import parse_decision
-from sidecar.errors import DecideError
+from sidecar.decision.engines import Evaluate, TestResult
+from sidecar.decision.guard import nullable_leaves
+from sidecar.errors import ConfigurationError, DecideError
 from sidecar.vocabulary import AccessRequest, Decision, ReasonCode
 
+ENTRYPOINT: Final = "data.sidecar.decision"
+"""What is asked: the only rule whose value is a decision."""
 _SLOW_SECONDS: Final = 0.002
 """An evaluation that takes more of this thread's time sends the next ones to threads. Not wall time: being pre-empted on
 a busy machine says nothing about the policy."""
@@ -25,6 +31,10 @@ _AWAY_CALLS: Final = 200
 _THREADS: Final = 2
 _WAITING: Final = 32
 """Calls that may wait for a thread; the next is refused at once rather than late."""
+
+_TRIAL_SECONDS: Final = 10.0
+"""What a test or a trial may take: a busy machine is not to be taken for a policy that fails."""
+_SHOWN: Final = 10
 
 Offload = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
 """Calls a function with its argument somewhere else than on the event loop."""
@@ -78,6 +88,47 @@ class EmbeddedEngine:
                 return await self._offload(self._timed, canonical)
         finally:
             self._waiting -= 1
+
+    async def close(self) -> None:
+        """Nothing is held that needs closing; what is under way ends by itself."""
+
+
+class EmbeddedMaker:
+    """Compiles bundles for this process: an `EngineMaker`. `deadline_seconds` is what a decision may take."""
+
+    name = "embedded"
+
+    def __init__(self, deadline_seconds: float) -> None:
+        self._deadline = deadline_seconds
+
+    def run_tests(self, bundle: Bundle) -> tuple[TestResult, ...]:
+        """Every test rule, in this process. ConfigurationError when the policies or tests do not load."""
+        engine = _compiled(bundle, bundle.modules + bundle.tests, _TRIAL_SECONDS)
+        return tuple(
+            TestResult(package=package, name=name, passed=passed, error=error, seconds=micros / 1e6)
+            for package, name, passed, error, micros in engine.run_tests(deadline_seconds=_TRIAL_SECONDS)
+        )
+
+    @contextmanager
+    def trial(self, bundle: Bundle) -> Iterator[Evaluate]:
+        """The bundle, to be tried with time to spare."""
+        yield _compiled(bundle, bundle.modules, _TRIAL_SECONDS).evaluate_json
+
+    def make(self, bundle: Bundle) -> EmbeddedEngine:
+        """The bundle without its tests: each module costs time in every decision."""
+        return EmbeddedEngine(_compiled(bundle, bundle.modules, self._deadline))
+
+
+def _compiled(bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float) -> _engine.Engine:
+    try:
+        return _engine.Engine(modules, bundle.data, ENTRYPOINT, deadline, nullable_leaves())
+    except _engine.LoadError as error:
+        lines = str(error).splitlines()
+        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+        raise ConfigurationError(
+            "the policies do not load: " + "; ".join(lines[:_SHOWN] + more),
+            fix="Mend the lines named; docs/adr/0003-policy-layout.md says what the engine accepts and why",
+        ) from None
 
 
 def _evaluate(engine: _engine.Engine, canonical: bytes) -> bytes:

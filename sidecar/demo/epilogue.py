@@ -1,7 +1,7 @@
 """After the scenes: the store is asked, and nothing it says is believed without proof.
 
-Search, verify every record offline, prove that the log only grew, audit all of it, then alter one byte in a copy and see
-that it shows.
+Search, verify every record offline, prove that the log only grew, replay the recorded decisions through a candidate
+policy, audit all of it, then alter one byte in a copy and see that it shows.
 """
 
 import json
@@ -11,6 +11,8 @@ from pathlib import Path
 
 from rich.console import Console
 
+from sidecar.demo import candidate
+from sidecar.demo.scenes import SYNC_TOO_FAR
 from sidecar.demo.show import Proof, Result
 from sidecar.demo.stage import Stage, until
 from sidecar.demo.world import sidecar_command
@@ -55,6 +57,8 @@ def prove(console: Console, stage: Stage, results: list[Result], first: bytes) -
         _say(console, f"the log of {latest.size} continues the one from before the play", good=grown)
         findings = [one.kind for one in asks.completeness().findings if one.kind != "silent_producer"]
         _say(console, "no gap, no fork, no unknown tail", good=not findings)
+    said, planted = candidate.replay(stage, next(one.call_id for one in results if one.name == SYNC_TOO_FAR))
+    _say(console, said, good=planted)
     audit = _audit(log, trust_file, "--database", stage.world.folder / "oversight" / "records.sqlite")
     _say(console, f"audit: {audit.stdout.strip().splitlines()[-1]}", good=audit.returncode == 0)
     tampered = _tamper(log, trust_file, stage.world.folder / "tampered")
@@ -67,6 +71,7 @@ def prove(console: Console, stage: Stage, results: list[Result], first: bytes) -
         all_records_verified=verified and grown,
         tamper_detected=tampered.returncode == 1,
         complete=not missing and not findings and audit.returncode == 0,
+        flip_found=planted,
     )
 
 

@@ -18,21 +18,24 @@ from sidecar.demo.show import Result
 from sidecar.demo.stage import Stage
 from sidecar.errors import ConfigurationError
 
-POLICIES = Path(__file__).resolve().parents[2] / "policies"
+ROOT = Path(__file__).resolve().parents[2]
+POLICIES = ROOT / "policies"
+TOOLS = ROOT / ".tools" / "bin"
 
 
-def play(*, report: Path | None, data: Path | None, keep: bool) -> int:
+def play(*, report: Path | None, data: Path | None, keep: bool, engine: str = "embedded") -> int:
     """Play everything. 0 when every scene went as expected and every proof held, 1 otherwise.
 
-    ConfigurationError when `data` exists and is not empty.
+    `engine` is `embedded` or `opa`. ConfigurationError when `data` exists and is not empty, or there is no OPA to use.
     """
+    opa = _opa() if engine == "opa" else None
     console = Console(highlight=False, soft_wrap=True)
     started = time.monotonic()
     with _folder(data, keep=keep) as folder:
         stage: Stage | None = None
         try:
             with console.status("making keys, certificates, 20,000 users and a directory"):
-                made = world.make(folder, time.time, POLICIES)  # noqa: TID251 - the demo's clock
+                made = world.make(folder, time.time, POLICIES, opa)  # noqa: TID251 - the demo's clock
                 stage = Stage(made, Processes(folder / "logs"), time.time)  # noqa: TID251
                 stage.raise_curtain()
             before = epilogue.opening(stage)
@@ -65,6 +68,17 @@ def _scenes(console: Console, stage: Stage) -> list[Result]:
         show.row(console, len(results) + 1, result)
         results.append(result)
     return results
+
+
+def _opa() -> Path:
+    """The `opa` program: the one that `make tools` builds, or the one on PATH."""
+    found = shutil.which("opa", path=str(TOOLS)) or shutil.which("opa")
+    if found is None:
+        raise ConfigurationError(
+            f"neither on PATH nor in {TOOLS}", where="opa",
+            fix="Run `make tools` (needs Go), or install OPA: openpolicyagent.org/docs.",
+        )  # fmt: skip
+    return Path(found)
 
 
 @contextmanager

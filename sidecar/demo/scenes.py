@@ -9,9 +9,9 @@ import grpc
 from google.protobuf.message import Message
 
 from sidecar.demo.client import Got, ended
+from sidecar.demo.papers import GRANT_SECONDS
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
-from sidecar.demo.stage import Stage, said, until
-from sidecar.demo.world import GRANT_SECONDS
+from sidecar.demo.stage import TICKET, Stage, said, until
 
 Played = tuple[str, Got]
 """What came of it, in the words of `Scene.expected`, and the call."""
@@ -158,7 +158,7 @@ def _claimed(stage: Stage) -> Got:
 
 def _exception(stage: Stage) -> Played:
     """Two approvers sign; the sidecar takes the grant up while it runs."""
-    stage.world.grant_exception(stage.clock())
+    stage.world.grant_expires = stage.world.desk.grant("EX-7", "ed", stage.clock())
     until(lambda: _claimed(stage).status == "OK", GRANT_SECONDS / 2)
     got = _claimed(stage)
     return said(got), got
@@ -169,6 +169,29 @@ def _exception_over(stage: Stage) -> Played:
     until(lambda: stage.clock() > stage.world.grant_expires + 0.5, GRANT_SECONDS + 5.0)
     got = _claimed(stage)
     return said(got), got
+
+
+def _covered(stage: Stage, *, exception: str | None = None) -> Got:
+    ticket = TICKET if exception is None else "SEC-42"
+    return _get(stage, "mei", stage.world.cast.us, ticket=ticket, exception=exception)
+
+
+def _covered_exception(stage: Stage) -> Played:
+    """Two approvers lift the operator's own rule for a while. They cannot lift the law."""
+    ends = stage.world.desk.grant("EX-8", "mei", stage.clock())
+    until(lambda: _covered(stage, exception="EX-8").reason != "exception_invalid" or stage.clock() > ends, GRANT_SECONDS)
+    got = _covered(stage, exception="EX-8")
+    return said(got), got
+
+
+def _licensed(stage: Stage) -> Played:
+    """Counsel signs that a specific licence covers the vendor's group; the sidecar takes it up, the ledger counts."""
+    stage.world.desk.license("lotus", stage.clock())
+    until(lambda: _covered(stage).status == "OK", 10.0)
+    got = _covered(stage)
+    until(lambda: any(stage.exposure("lotus").values()), 5.0)
+    persons = max(stage.exposure("lotus").values(), default=0)
+    return f"{said(got)}, {persons} person counted", got
 
 
 def _undescribed(stage: Stage) -> Played:
@@ -185,6 +208,7 @@ def _undescribed(stage: Stage) -> Played:
 
 _DENIED = "PERMISSION_DENIED"
 _NOBODY = "UNAUTHENTICATED unidentified_person"
+SYNC_TOO_FAR = "a stream both ways that goes too far"
 
 SCENES: tuple[Scene, ...] = (
     Scene("US personnel reads a US user", "OK", _plain("amy", _us)),
@@ -211,7 +235,11 @@ SCENES: tuple[Scene, ...] = (
           _plain("niall", _us, country="DE")),
     Scene("messages, a stream from the service", "OK: messages", _messages),
     Scene("contacts, a stream to the service", "OK: 2 imported", _import),
-    Scene("a stream both ways that goes too far", f"1 answer, then {_DENIED} not_us_personnel", _sync),
+    Scene(SYNC_TOO_FAR, f"1 answer, then {_DENIED} not_us_personnel", _sync),
+    Scene("vetted, but for a vendor half owned in China", f"{_DENIED} dsp_bulk",
+          _plain("mei", _us)),
+    Scene("an exception does not lift that", f"{_DENIED} dsp_bulk", _covered_exception),
+    Scene("a licence does, and the ledger counts", "OK, 1 person counted", _licensed),
     Scene("a method nobody has described", "UNIMPLEMENTED undescribed_method", _undescribed),
     Scene("a direct call past the sidecar", "UNAVAILABLE, doctor agrees", _direct, past_the_sidecar=True),
     Scene("the data is served from Frankfurt", f"{_DENIED} storage_not_allowed", _abroad),

@@ -1,10 +1,15 @@
-"""The demo's two settings files as trees, with every path relative to its folder."""
+"""The demo's settings files as trees, with every path relative to its folder."""
 
 from sidecar.demo.tokens import AUDIENCE, STAFF, USERS
 
 
-def sidecar_yaml(ports: dict[str, int], *, abroad: bool, workloads: list[dict[str, object]]) -> dict[str, object]:
-    """sidecar.yaml; `abroad` is the sidecar of a copy that is kept in Frankfurt, which must not answer."""
+def sidecar_yaml(
+    ports: dict[str, int], *, abroad: bool, workloads: list[dict[str, object]], opa: str | None = None
+) -> dict[str, object]:
+    """sidecar.yaml; `abroad` is the sidecar of a copy that is kept in Frankfurt, which must not answer.
+
+    `opa` is the program that decides; None: the embedded engine.
+    """
     name = "abroad" if abroad else "proxy"
     place = {"country": "DE", "provider": "oci", "region": "eu-frankfurt-1"} if abroad else US_ASHBURN
     suffix = "-abroad" if abroad else ""
@@ -33,16 +38,23 @@ def sidecar_yaml(ports: dict[str, int], *, abroad: bool, workloads: list[dict[st
             "bind_to_workload": "azp",
             "directory": {"file": "people.snapshot", "max_age": "24h"},
             "workloads": workloads,
+            "authorizations": {"file": "authorizations.jsonl", "keys": "licence-signers.yaml"},
             "revoked": {"file": "revoked.jsonl"},
         },
         "describe": {"descriptors": {"file": "profiles.binpb"}, "reflection": "identified"},
         "subjects": {"index": "us-subjects.idx", "max_age": "24h"},
         "policy": {"bundle": {"folder": "policies"}},
         # Twenty times the default: a machine that is busy with something else is no runaway policy.
-        "decision": {"deadline": "1s"},
+        "decision": {"deadline": "1s", **({} if opa is None else {"engine": "opa", "opa": {"command": opa}})},
         "record": {"spool": f"spool{suffix}"},
         "destination": {"from": "peer"},
+        "datasets": {"file": "datasets.jsonl"},
         "exceptions": {"grants": "grants", "approvers": "approvers.yaml"},
+        "ledger": {
+            "address": f"localhost:{ports['ledger']}",
+            "tls": {"ca": "ca.pem", "cert": f"tls/{name}.pem", "key": f"tls/{name}.key"},
+            "deadline": "1s",
+        },
         "admin": {"socket": f"run/admin{suffix}"},
         "holder": {
             "name": "Platform USDS Inc.",
@@ -56,6 +68,19 @@ def sidecar_yaml(ports: dict[str, int], *, abroad: bool, workloads: list[dict[st
             "trust": "trust.txt",
             "seal_key": "store-seal.pub",
         },
+    }
+
+
+def ledger_yaml(ports: dict[str, int], sidecars: list[str]) -> dict[str, object]:
+    """ledger.yaml, in the demo's top folder."""
+    return {
+        "listen": {
+            "address": f"127.0.0.1:{ports['ledger']}",
+            "tls": {"cert": "tls/ledger.pem", "key": "tls/ledger.key", "client_ca": "ca.pem"},
+        },
+        "sidecars": sidecars,
+        "database": "ledger/ledger.sqlite",
+        "secret": "ledger/secret",
     }
 
 

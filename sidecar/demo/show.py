@@ -23,13 +23,17 @@ class Result:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Proof:
-    """What the store showed. `complete`: every call of a scene has its records, and nothing is missing."""
+    """What the store showed. `complete`: every call of a scene has its records, and nothing is missing.
+
+    `flip_found`: a replay of the records finds what a candidate policy would newly permit, and nothing else.
+    """
 
     records: int
     checkpoint_size: int
     all_records_verified: bool
     tamper_detected: bool
     complete: bool
+    flip_found: bool
 
 
 def header(console: Console) -> None:
@@ -60,6 +64,7 @@ def summary(results: list[Result], proof: Proof, seconds: float) -> dict[str, ob
         "checkpoint_size": proof.checkpoint_size,
         "all_records_verified": proof.all_records_verified,
         "tamper_detected": proof.tamper_detected,
+        "flip_found": proof.flip_found,
         "seconds": round(seconds, 1),
     }  # fmt: skip
 
@@ -67,7 +72,8 @@ def summary(results: list[Result], proof: Proof, seconds: float) -> dict[str, ob
 def verdict(console: Console, results: list[Result], proof: Proof, seconds: float) -> bool:
     """Print the end; whether everything was as it should be."""
     good = sum(one.as_expected for one in results)
-    fine = good == len(results) and proof.all_records_verified and proof.tamper_detected and proof.complete
+    proven = proof.all_records_verified and proof.tamper_detected and proof.complete and proof.flip_found
+    fine = good == len(results) and proven
     console.print(
         f"\n{good} of {len(results)} scenes as expected; {proof.records} records, each verified against a log of "
         f"{proof.checkpoint_size}; {seconds:.0f} s",

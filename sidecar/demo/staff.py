@@ -45,14 +45,30 @@ def people(as_of: str, *, without: str | None = None) -> list[dict[str, object]]
         _person("vic", as_of, vetted_until="2025-01-01T00:00:00Z"),
         _person("lou", as_of),
         _person("ed", as_of, roles=["security"], **abroad),
+        _person("mei", as_of, engagement=_VENDOR),
     ]
     return [person for person in staff if person["id"] != without]
 
 
-ENTITIES: list[dict[str, object]] = [{
-    "id": "platform-us", "organised_under": ["US"], "principal_place": "US", "government_of": None,
-    "designated": False, "owners": [],
-}]  # fmt: skip
+_VENDOR = {
+    "type": "vendor", "counterparty": "lotus-sg", "group": "lotus", "agreement_ref": "V-9",
+    "from": EARLIER, "until": LATER,
+}  # fmt: skip
+"""Mei is a US citizen who works in Columbus for a vendor in Singapore, half of which a Chinese company owns."""
+
+
+def _entity(name: str, country: str, owners: list[dict[str, object]]) -> dict[str, object]:
+    return {
+        "id": name, "organised_under": [country], "principal_place": country, "government_of": None,
+        "designated": False, "owners": owners,
+    }  # fmt: skip
+
+
+ENTITIES = [
+    _entity("platform-us", "US", []),
+    _entity("lotus-cn", "CN", []),
+    _entity("lotus-sg", "SG", [{"id": "lotus-cn", "share": 50}, {"id": "platform-us", "share": 10}]),
+]
 
 
 def write(folder: Path, as_of: str, *, without: str | None = None) -> tuple[Path, Path]:

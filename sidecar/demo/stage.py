@@ -1,6 +1,7 @@
 """The stage on which scenes are played: the processes, the clients, and the world they share."""
 
 import datetime as dt
+import json
 import subprocess
 import sys
 import time
@@ -24,7 +25,7 @@ class Stage:
     clients: dict[tuple[str, str], Client] = field(default_factory=dict)
 
     def raise_curtain(self) -> None:
-        """Start the service, the store and both sidecars, all at once: whoever is early waits for the others."""
+        """Start the service, the store, the ledger and both sidecars, all at once: whoever is early waits for the others."""
         folder, ports, tls = self.world.folder, self.world.ports, self.world.folder / "tls"
         service = [
             sys.executable, "-m", "sidecar.demo.service", str(folder / "users.sqlite"),
@@ -32,8 +33,10 @@ class Stage:
             str(tls / "upstream-clients-ca.pem"),
         ]  # fmt: skip
         self.processes.launch("store", sidecar_command("oversight", "run", "--config", folder / "oversight.yaml"))
+        self.processes.launch("ledger", sidecar_command("ledger", "run", "--config", folder / "ledger.yaml"))
         self.processes.launch("service", service)
         self.processes.await_ready("store", listening(ports["append"]))
+        self.processes.await_ready("ledger", listening(ports["ledger"]))
         for name, settings in (("sidecar", "sidecar.yaml"), ("sidecar-abroad", "sidecar-abroad.yaml")):
             self.processes.launch(name, sidecar_command("run", "--config", folder / settings))
         for name, port in (("service", "upstream"), ("sidecar", "proxy"), ("sidecar-abroad", "abroad")):
@@ -67,6 +70,13 @@ class Stage:
     def rebuild_directory(self, without: str) -> None:
         """As HR's export would, the moment somebody leaves."""
         build_directory(self.world.folder, dt.datetime.fromtimestamp(self.clock(), dt.UTC), without=without)
+
+    def exposure(self, group: str) -> dict[str, int]:
+        """What the ledger says a counterparty group has been given, by category."""
+        command = sidecar_command("ledger", "exposure", group, "--json", "--config", self.world.folder / "ledger.yaml")
+        answer = subprocess.run(command, capture_output=True, text=True, check=False)
+        found: dict[str, int] = json.loads(answer.stdout)["exposure"] if answer.returncode == 0 else {}
+        return found
 
     def doctor(self) -> subprocess.CompletedProcess[str]:
         """Run `sidecar doctor` on the demo's own settings."""

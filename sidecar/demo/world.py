@@ -9,11 +9,9 @@ import shlex
 import shutil
 import subprocess
 import sys
-from base64 import b64encode
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from pathlib import Path
-from typing import Any
 
 import yaml
 from cryptography.hazmat.primitives import serialization
@@ -21,13 +19,13 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf import descriptor_pb2
 
 from sidecar.api.v1 import annotations_pb2
-from sidecar.demo import staff, users
+from sidecar.demo import papers, staff, users
+from sidecar.demo.papers import Desk
 from sidecar.demo.pki import Authority, Pair
 from sidecar.demo.processes import free_port
 from sidecar.demo.profiles.v1 import profiles_pb2
-from sidecar.demo.settings import oversight_yaml, sidecar_yaml
+from sidecar.demo.settings import ledger_yaml, oversight_yaml, sidecar_yaml
 from sidecar.demo.tokens import STAFF, USERS, IdentityProvider
-from sidecar.exceptions.grant import sign_grant
 from sidecar.tlog.key import Signer
 
 ORIGIN = "customhouse.demo/log"
@@ -41,7 +39,6 @@ ABROAD = f"{DOMAIN}/profiles/sidecar-abroad"
 REVIEWER = f"{DOMAIN}/oversight/reviewer"
 PRODUCER = "profiles-ashburn-1"
 PRODUCER_ABROAD = "profiles-frankfurt-1"
-GRANT_SECONDS = 12
 
 
 class SetUpError(Exception):
@@ -57,35 +54,10 @@ class World:
     ports: dict[str, int]
     certificates: dict[str, Pair]
     ca: Path
+    desk: Desk
     tokens: dict[str, str] = field(default_factory=dict)
     staff_idp: IdentityProvider = field(default_factory=lambda: IdentityProvider(STAFF, "staff-1"))
-    approvers: dict[str, Ed25519PrivateKey] = field(
-        default_factory=lambda: {name: Ed25519PrivateKey.generate() for name in ("gina", "hal")}
-    )
     grant_expires: float = 0.0
-
-    def grant_exception(self, now: float) -> None:
-        """An exception for Ed, abroad, in an incident: signed by two approvers, for some seconds from `now`."""
-        begins = dt.datetime.fromtimestamp(int(now), dt.UTC)
-        expires = begins + dt.timedelta(seconds=GRANT_SECONDS)
-        service = profiles_pb2.DESCRIPTOR.services_by_name["Profiles"].full_name
-        payload = {
-            "id": "EX-7",
-            "person": "ed",
-            "scope": {"services": [service], "categories": sorted(_categories()), "subjects": "us"},
-            "justification": "incident_response",
-            "ticket": "SEC-42",
-            "not_before": begins.strftime(staff.STAMP),
-            "expires": expires.strftime(staff.STAMP),
-            "requested_by": "uma",
-        }
-        signed: bytes | None = None
-        for name, key in self.approvers.items():
-            signed = sign_grant(payload, key, name, signed)
-        unfinished = self.folder / "grants" / ".EX-7"
-        unfinished.write_bytes(signed or b"")
-        unfinished.rename(self.folder / "grants" / "EX-7.json")
-        self.grant_expires = expires.timestamp()
 
 
 def sidecar_command(*arguments: str | Path) -> list[str]:
@@ -101,29 +73,31 @@ def run(*arguments: str | Path) -> str:
     return done.stdout
 
 
-def make(folder: Path, clock: Callable[[], float], policies: Path) -> World:
-    """Fill a new folder. `clock` is UTC in unix seconds; `policies` the bundle to enforce."""
+def make(folder: Path, clock: Callable[[], float], policies: Path, opa: Path | None = None) -> World:
+    """Fill a new folder. `clock` is UTC in unix seconds; `policies` the bundle to enforce, by `opa` if that is given."""
     now = dt.datetime.fromtimestamp(clock(), dt.UTC)
-    for name in ("keys", "tls", "tokens", "grants", "oversight", "run"):
+    for name in ("keys", "tls", "tokens", "grants", "oversight", "ledger", "run"):
         (folder / name).mkdir(parents=True)
     cast = users.make(folder / "users.sqlite", folder / "users.csv")
     run("subjects", "build", folder / "users.csv", folder / "us-subjects.idx")
     build_directory(folder, now)
-    names = ("upstream", "proxy", "abroad", "append", "keys", "query")
+    names = ("upstream", "proxy", "abroad", "append", "keys", "query", "ledger")
     world = World(
         folder=folder,
         cast=cast,
         ports={name: free_port() for name in names},
         certificates=_certificates(folder / "tls", now),
         ca=folder / "ca.pem",
+        desk=Desk(folder),
     )
     world.ca.write_bytes((folder / "tls" / "corp-ca.pem").read_bytes())
     _keys(folder)
     _tokens(world, clock())
-    _approvers(world)
+    world.desk.open()
+    papers.datasets(folder / "users.sqlite", folder / "datasets.jsonl")
     _descriptors(folder / "profiles.binpb")
     shutil.copytree(policies, folder / "policies")
-    _settings(world)
+    _settings(world, opa)
     _register(folder)
     _reviewer(world)
     return world
@@ -141,6 +115,7 @@ def _certificates(folder: Path, now: dt.datetime) -> dict[str, Pair]:
     issued = {
         "upstream": corp.issue("upstream", hosts=["localhost"]),
         "store": corp.issue("store", hosts=["localhost"]),
+        "ledger": corp.issue("ledger", hosts=["localhost"]),
         "proxy": corp.issue("proxy", spiffe=SIDECAR, hosts=["localhost"]),
         "abroad": corp.issue("abroad", spiffe=ABROAD, hosts=["localhost"]),
         "to-upstream": inner.issue("to-upstream", spiffe=SIDECAR),
@@ -175,7 +150,7 @@ def _tokens(world: World, now: float) -> None:
     world.staff_idp.write_jwks(world.folder / "staff-jwks.json")
     users_idp.write_jwks(world.folder / "users-jwks.json")
     forger = IdentityProvider(STAFF, "staff-1")
-    for person in ("amy", "uma", "niall", "vic", "lou", "ed", "stranger"):
+    for person in ("amy", "uma", "niall", "vic", "lou", "ed", "mei", "stranger"):
         world.tokens[person] = world.staff_idp.token(person, CONSOLE, now)
     world.tokens["amy-expired"] = world.staff_idp.token("amy", CONSOLE, now - 9 * 3600)
     world.tokens["amy-forged"] = forger.token("amy", CONSOLE, now)
@@ -188,21 +163,6 @@ def _tokens(world: World, now: float) -> None:
     (world.folder / "revoked.jsonl").write_text("", encoding="utf-8")
 
 
-def _approvers(world: World) -> None:
-    raw = serialization.Encoding.Raw, serialization.PublicFormat.Raw
-    listed = [
-        {"id": name, "key": b64encode(key.public_key().public_bytes(*raw)).decode()}
-        for name, key in world.approvers.items()
-    ]
-    (world.folder / "approvers.yaml").write_text(yaml.safe_dump({"approvers": listed}), encoding="utf-8")
-
-
-def _categories() -> set[str]:
-    fields = (field for message in profiles_pb2.DESCRIPTOR.message_types_by_name.values() for field in message.fields)
-    data: Any = annotations_pb2.data
-    return {str(field.GetOptions().Extensions[data].category) for field in fields} - {""}
-
-
 def _descriptors(file: Path) -> None:
     found = descriptor_pb2.FileDescriptorSet()
     for source in (descriptor_pb2.DESCRIPTOR, annotations_pb2.DESCRIPTOR, profiles_pb2.DESCRIPTOR):
@@ -210,15 +170,18 @@ def _descriptors(file: Path) -> None:
     file.write_bytes(found.SerializeToString())
 
 
-def _settings(world: World) -> None:
+def _settings(world: World, opa: Path | None) -> None:
     folder = world.folder
+    command = None if opa is None else str(opa)
     files = {
         "oversight.yaml": oversight_yaml(world.ports, ORIGIN, REVIEWER),
-        "sidecar.yaml": sidecar_yaml(world.ports, abroad=False, workloads=_workloads()),
-        "sidecar-abroad.yaml": sidecar_yaml(world.ports, abroad=True, workloads=_workloads()),
+        "ledger.yaml": ledger_yaml(world.ports, [SIDECAR, ABROAD]),
+        "sidecar.yaml": sidecar_yaml(world.ports, abroad=False, workloads=_workloads(), opa=command),
+        "sidecar-abroad.yaml": sidecar_yaml(world.ports, abroad=True, workloads=_workloads(), opa=command),
     }
     for name, tree in files.items():
         (folder / name).write_text(yaml.safe_dump(tree, sort_keys=False), encoding="utf-8")
+    run("ledger", "init", "--config", folder / "ledger.yaml")
 
 
 def _workloads() -> list[dict[str, object]]:

@@ -1,27 +1,34 @@
-"""The admin socket: how `sidecar status` asks a running sidecar. Unix socket, mode 0700, owner only.
+"""The admin socket: how the command line asks a running sidecar. Unix socket, mode 0700, owner only.
 
-One line in (`status`), one JSON document out, then it closes. It changes nothing and shows no personal data.
+One line in, one JSON document out, then it closes. The line is a command's name, or a JSON list of the name and its
+arguments. The kernel says who asks (SO_PEERCRED, unix(7)); what they may do is decided by who may open the socket.
 """
 
 import asyncio
 import errno
 import json
 import os
+import pwd
 import socket
-from collections.abc import Callable, Mapping
+import struct
+from collections.abc import Awaitable, Callable, Mapping, Sequence
 from pathlib import Path
 
 from sidecar.errors import ConfigurationError
 
-Status = Mapping[str, object]
+Answer = Mapping[str, object]
+Command = Callable[[Sequence[str], str], Awaitable[Answer]]
+"""From arguments and who asks to the answer. ConfigurationError is answered as {"error": …}."""
 _LINE_SECONDS = 2.0
+_MAX_LINE = 16 << 10
+_PEER = struct.Struct("3i")
 
 
 class AdminSocket:
-    """Answers status questions. `status` must not block."""
+    """Answers by `commands`, by name."""
 
-    def __init__(self, path: Path, status: Callable[[], Status]) -> None:
-        self._path, self._status = path, status
+    def __init__(self, path: Path, commands: Mapping[str, Command]) -> None:
+        self._path, self._commands = path, dict(commands)
         self._server: asyncio.Server | None = None
         self._own: tuple[int, int] | None = None
 
@@ -33,7 +40,7 @@ class AdminSocket:
                 self._replace()
             before = os.umask(0o077)
             try:
-                self._server = await asyncio.start_unix_server(self._answer, str(self._path), limit=256)
+                self._server = await asyncio.start_unix_server(self._answer, str(self._path), limit=_MAX_LINE)
             finally:
                 os.umask(before)
             self._own = self._identity()
@@ -69,11 +76,45 @@ class AdminSocket:
     async def _answer(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         try:
             line = await asyncio.wait_for(reader.readline(), _LINE_SECONDS)
-            known = line.strip() == b"status"
-            answer = self._status() if known else {"error": "the only question is: status"}
+            answer = await self._do(line, _who(writer))
             writer.write(json.dumps(answer).encode() + b"\n")
             await writer.drain()
         except (TimeoutError, ValueError, ConnectionError):
             pass
         finally:
             writer.close()
+
+    async def _do(self, line: bytes, who: str) -> Answer:
+        name, arguments = _words(line)
+        command = self._commands.get(name)
+        if command is None:
+            return {"error": f"the commands are: {', '.join(sorted(self._commands))}"}
+        try:
+            return await command(arguments, who)
+        except ConfigurationError as error:
+            return {"error": str(error)}
+
+
+def _words(line: bytes) -> tuple[str, Sequence[str]]:
+    """The command and its arguments; an empty name for what is neither form."""
+    text = line.strip()
+    if not text.startswith(b"["):
+        return text.decode("ascii", "replace"), ()
+    try:
+        words = json.loads(text)
+    except (ValueError, RecursionError):
+        return "", ()
+    if not words or not all(isinstance(word, str) for word in words):
+        return "", ()
+    return words[0], words[1:]
+
+
+def _who(writer: asyncio.StreamWriter) -> str:
+    """The name of the user on the other end, or the number of one without a name."""
+    _pid, uid, _gid = _PEER.unpack(
+        writer.get_extra_info("socket").getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _PEER.size)
+    )
+    try:
+        return pwd.getpwuid(uid).pw_name
+    except KeyError:
+        return f"uid {uid}"

@@ -3,6 +3,7 @@
 What is asked about (`guarded`) and how messages move (`streaming`) are no business of this file.
 """
 
+import asyncio
 from time import perf_counter
 from typing import NamedTuple
 from urllib.parse import quote
@@ -17,10 +18,11 @@ from sidecar.enforcement.call import CALL_ID, Call, Final, Metadata
 from sidecar.enforcement.circumstances import Claims
 from sidecar.enforcement.cover import Cover, SeenSubjects
 from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.exposure import CallExposure, Exposures, Wanted, group_of, in_scope
 from sidecar.enforcement.obligations import Duties
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.prepared import Prepared, prepare
-from sidecar.errors import Code, DecideError, InterceptError, RecordError, StageError
+from sidecar.errors import Code, DecideError, InterceptError, RecordError, StageError, Superseded
 from sidecar.observability.calls import CallSpan
 from sidecar.record import OutcomeBody, PolicyRef, Trace
 from sidecar.vocabulary import (
@@ -39,6 +41,9 @@ from sidecar.vocabulary import (
 
 _PLAIN = "!#$&'()*+,/:;=?@[]"
 """What stands as it is in a header, besides letters and digits; the rest is percent-encoded (RFC 3986, 2.1)."""
+_ADOPTION_SECONDS = 2.0
+_ADOPTION_LOOKS = 100
+"""How long a call waits when an engine that others run has the next policy before it is in force here."""
 _BY_EXCEPTION = "exception"
 """The code among a permit's reasons when an exception stood in for what the rules deny."""
 
@@ -60,6 +65,8 @@ class Case:
         self._description: MethodDescription | None = None
         self._identity: Identity | None = None
         self._claims: Claims | None = None
+        self.exposure: CallExposure | None = None
+        """The call's account with the ledger, once the ledger was asked."""
         self._refused: tuple[str, Code] | None = None
         self._permitted = False
         self._closed = False
@@ -85,8 +92,9 @@ class Case:
         identity = self.identity
         workload = identity.subjects[0].workload
         self._claims = self.parts.circumstances.claims(
-            self.call.metadata, identity.person, workload.operated_from, self.parts.clock()
-        )
+            self.call.metadata, identity.person, workload.operated_from, self.parts.clock(),
+            subjects=identity.subjects, service=self.action.service or "",
+        )  # fmt: skip
 
     @property
     def identity(self) -> Identity:
@@ -122,9 +130,12 @@ class Case:
     # -- one question ------------------------------------------------------------------------------------------------
 
     async def decide(
-        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects
+        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects, wanted: Wanted
     ) -> Cover | Final:
-        """Decide, once for each identity, and record. The permit, or what the caller is told. StageError."""
+        """Decide, once for each identity, and record. The permit, or what the caller is told. StageError.
+
+        `wanted` says whom the message concerns and with which data, where the ledger has to know.
+        """
         parts, now, identity = self.parts, self.parts.clock(), self.identity
         minute = parts.circumstances.minute(now)
         resource = self.description.resource(counts, reached)
@@ -132,13 +143,22 @@ class Case:
         index = parts.standing.index()
         ttl, duties, by_exception = float("inf"), Duties.none(), False
         for subject in identity.subjects:
-            document = AccessRequest(subject=subject, action=self.action, resource=resource, context=environment)
+            context, valid_for, group = environment, self.expires_at - now, self._counted(subject, reached)
+            if group is not None:
+                exposure = await self._account(parts.exposures).ask(group, wanted(), answer=phase == "response")
+                # Figures of this moment: a decision on them is not kept, and covers no other message.
+                context, valid_for, ttl = msgspec.structs.replace(environment, exposure=exposure), 0.0, 0.0
+            document = AccessRequest(subject=subject, action=self.action, resource=resource, context=context)
             data = canonical(document)
             basis = Basis(parts.standing.policy(now), index)
             started = perf_counter()
-            decision = parts.decisions.peek(data)
+            decision = parts.decisions.peek(data) if group is None else None
             if decision is None:
-                decision = await parts.decisions.decide(document, data, valid_for=self.expires_at - now)
+                try:
+                    decision = await parts.decisions.decide(document, data, valid_for=valid_for)
+                except Superseded as newer:
+                    basis = Basis(await self._adopted(newer), index)
+                    decision = await parts.decisions.decide(document, data, valid_for=valid_for)
             took = perf_counter() - started
             self.span.stage("decide")
             prepared = parts.preparations.of(decision, self.call.door)
@@ -153,6 +173,29 @@ class Case:
             parts.circumstances.used(self._claims, self.call_id)
         self._permitted = True
         return Cover(counts, reached, seen, minute, perf_counter() + ttl, duties)
+
+    async def _adopted(self, newer: Superseded) -> PolicyRef:
+        """The policy by which the engine answers already, once it is in force here. DecideError when that takes long."""
+        for _ in range(_ADOPTION_LOOKS):
+            policy = self.parts.standing.policy(self.parts.clock())
+            if policy.revision == newer.revision:
+                return policy
+            await asyncio.sleep(_ADOPTION_SECONDS / _ADOPTION_LOOKS)
+        raise newer
+
+    def _counted(self, subject: Subject, reached: Reach | None) -> str | None:
+        """The group to which this message adds; None where the ledger is not asked."""
+        group = None if self.parts.exposures is None else group_of(subject)
+        if group is None:
+            return None
+        return group if in_scope(self.description.reach) or (reached is not None and in_scope(reached)) else None
+
+    def _account(self, exposures: Exposures | None) -> CallExposure:
+        if self.exposure is None:
+            if exposures is None:
+                raise DecideError("no ledger is configured")
+            self.exposure = CallExposure(exposures, self.call_id, self.action.service or "")
+        return self.exposure
 
     async def refuse(self, error: StageError, phase: Phase = "request") -> Final:
         """Record that a stage refused, and say so to the caller. A refusal that cannot be recorded is UNAVAILABLE."""
@@ -234,10 +277,25 @@ class Case:
     # -- the end -----------------------------------------------------------------------------------------------------
 
     async def close(self, final: Final, body: OutcomeBody) -> Final:
-        """Write the outcome; only the first time. Without it the call ends UNAVAILABLE."""
+        """Write the outcome; only the first time. Without it the call ends UNAVAILABLE.
+
+        The ledger is told after it: a crash between the two leaves everything that was reserved counted, while the
+        other order could give back what the missing outcome would have shown as released.
+        """
         if self._closed:
             return final
         self._closed = True
+        try:
+            final = await self._ended(final, body)
+        except BaseException:
+            if self.exposure is not None:
+                self.exposure.owe()
+            raise
+        if self.exposure is not None:
+            await self.exposure.close()
+        return final
+
+    async def _ended(self, final: Final, body: OutcomeBody) -> Final:
         level = min(self._level(permits=self._refused is None), "committed", key=LEVELS.index)
         try:
             await self.parts.recorder.outcome(body, level)

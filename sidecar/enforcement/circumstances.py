@@ -1,18 +1,20 @@
 """The circumstances of a call: what the caller claims (purpose, ticket, exception), and what the sidecar knows itself.
 
 Nothing here is free text: purposes and justifications are codes, tickets match a configured pattern, exceptions are
-looked up among verified grants. Destination and time never come from the caller.
+looked up among verified grants. Destination and time never come from the caller, and what lifts the DSP (authorizations,
+attested security requirements) is not claimed at all: all that is in force for the people and the service stands there.
 """
 
 import re
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from datetime import UTC, datetime
 from typing import Protocol
 
 from sidecar.enforcement.call import Metadata
 from sidecar.errors import Code, IdentifyError, InterceptError
-from sidecar.exceptions.grant import GrantError
-from sidecar.vocabulary import NO_COUNTS, Environment, ExceptionGrant, Network, Phase, Place, ReasonCode
+from sidecar.exceptions.authorization_store import NOTHING, Lifted
+from sidecar.exceptions.jws import SignedObjectError
+from sidecar.vocabulary import NO_COUNTS, Environment, ExceptionGrant, Network, Phase, Place, ReasonCode, Subject
 
 PURPOSE = "x-customhouse-purpose"
 JUSTIFICATION = "x-customhouse-justification"
@@ -26,16 +28,33 @@ class Grants(Protocol):
     """Verified exception grants."""
 
     def claim(self, person: str, grant_id: str, now: float) -> ExceptionGrant:
-        """The grant with this id, if it names this person and its window holds now. GrantError otherwise."""
+        """The grant with this id, if it names this person and its window holds now. SignedObjectError otherwise."""
 
     def used(self, grant: ExceptionGrant, call_id: str) -> None:
         """A call was permitted by this grant."""
 
 
+class Authorizations(Protocol):
+    """Verified authorizations and attestations (28 CFR part 202)."""
+
+    def for_call(self, people: Iterable[tuple[str, str | None]], service: str, now: float) -> Lifted:
+        """What is in force at `now` for these people (id, counterparty group) at this service."""
+
+
 class Claims:
     """What stays the same for the whole call."""
 
-    __slots__ = ("_justification", "_minute", "_network", "_phase", "_ready", "_ticket", "exceptions", "purpose")
+    __slots__ = (
+        "_justification",
+        "_lifted",
+        "_minute",
+        "_network",
+        "_phase",
+        "_ready",
+        "_ticket",
+        "exceptions",
+        "purpose",
+    )
 
     def __init__(
         self,
@@ -44,7 +63,9 @@ class Claims:
         ticket: str | None,
         exceptions: tuple[ExceptionGrant, ...],
         network: Network,
+        lifted: Lifted = NOTHING,
     ) -> None:
+        self._lifted = lifted
         self.purpose, self._justification, self._ticket = purpose, justification, ticket
         self.exceptions, self._network = exceptions, network
         self._phase: Phase | None = None
@@ -53,9 +74,9 @@ class Claims:
 
     @property
     def expires_at(self) -> float:
-        """When the first exception claimed ends, in unix seconds."""
-        ends = (datetime.fromisoformat(grant.expires).timestamp() for grant in self.exceptions)
-        return min(ends, default=float("inf"))
+        """When the first of exception, authorizations and attestation ends, in unix seconds."""
+        ends = [datetime.fromisoformat(grant.expires).timestamp() for grant in self.exceptions]
+        return min(*ends, self._lifted.expires_at) if ends else self._lifted.expires_at
 
     def environment(self, phase: Phase, minute: str) -> Environment:
         """The document's `context`. `minute` is RFC 3339 with seconds 00."""
@@ -66,6 +87,8 @@ class Claims:
                 justification=self._justification,
                 ticket=self._ticket,
                 exceptions=self.exceptions,
+                authorizations=self._lifted.authorizations,
+                security_requirements=self._lifted.requirements,
                 exposure=NO_COUNTS,
                 network=self._network,
                 time=minute,
@@ -78,17 +101,26 @@ class Circumstances:
     """Reads claims from metadata. One for the whole process; holds no call's state."""
 
     def __init__(
-        self, *, ticket_pattern: str, justification_pattern: str, destination: Place | None, grants: Grants | None
+        self,
+        *,
+        ticket_pattern: str,
+        justification_pattern: str,
+        destination: Place | None,
+        grants: Grants | None,
+        authorizations: Authorizations | None = None,
     ) -> None:
         """`destination` None means: the place the calling workload is registered for."""
         self._ticket = re.compile(ticket_pattern)
         self._justification = re.compile(justification_pattern)
         self._destination = None if destination is None else Network(destination=destination)
-        self._grants = grants
+        self._grants, self._authorizations = grants, authorizations
         self._minute = (0, "")
 
-    def claims(self, metadata: Metadata, person: str | None, operated_from: str | None, now: float) -> Claims:
-        """The caller's claims, checked for form; and the grant they name, if it holds.
+    def claims(
+        self, metadata: Metadata, person: str | None, operated_from: str | None, now: float,
+        *, subjects: Iterable[Subject] = (), service: str = "",
+    ) -> Claims:  # fmt: skip
+        """The caller's claims, checked for form; the grant they name, if it holds; what is in force for `subjects`.
 
         InterceptError INVALID_ARGUMENT for a claim of the wrong form or given twice; IdentifyError
         `exception_invalid` for a grant that does not hold for this person now.
@@ -122,6 +154,7 @@ class Circumstances:
             ),
             self._exceptions(found.get(EXCEPTION), person, now),
             network,
+            self._in_force(subjects, service, now),
         )
 
     def minute(self, now: float) -> str:
@@ -141,8 +174,14 @@ class Circumstances:
             )
         try:
             return (self._grants.claim(person, claimed, now),)
-        except GrantError as error:
+        except SignedObjectError as error:
             raise IdentifyError(str(error), reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED) from None
+
+    def _in_force(self, subjects: Iterable[Subject], service: str, now: float) -> Lifted:
+        if self._authorizations is None:
+            return NOTHING
+        people = ((one.person.id, one.engagement.group) for one in subjects if one.person.id is not None)
+        return self._authorizations.for_call(people, service, now)
 
     def used(self, claims: Claims, call_id: str) -> None:
         """A call was permitted by the exception it had claimed."""

@@ -50,6 +50,11 @@ def counted(classes: dict[tuple[str, str], SubjectClass], own: tuple[str, str] |
     )
 
 
+def nameless(counts: SubjectCounts, classes: dict[tuple[str, str], SubjectClass]) -> int:
+    """How many of those counted are not named."""
+    return max(0, counts.unknown - list(classes.values()).count("unknown"))
+
+
 def reclassified(cover: Cover, index: SubjectIndex, now: float) -> tuple[SubjectCounts, SeenSubjects]:
     """The cover's counts and subjects as the index has them now; somebody's class may only become more sensitive.
 

@@ -19,7 +19,8 @@ from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement import refusals
 from sidecar.enforcement.call import Call, Final, Metadata
 from sidecar.enforcement.case import Case
-from sidecar.enforcement.cover import Cover, SeenSubjects, categories_of, counted, decidable, reclassified
+from sidecar.enforcement.cover import Cover, SeenSubjects, categories_of, counted, decidable, nameless, reclassified
+from sidecar.enforcement.exposure import Wanted, of_answer, of_request
 from sidecar.enforcement.obligations import Duties, Release, admitted
 from sidecar.enforcement.parts import Parts
 from sidecar.errors import Code, EnforceError, IdentifyError, InterceptError, StageError
@@ -52,7 +53,7 @@ class Guarded:
         self._bound = False
         """Something in this call was under obligations that change answers."""
         self._release = Release()
-        self.messages_in = self.messages_out = self.bytes_out = 0
+        self.messages_in = self.messages_out = self.bytes_out = self._answers = 0
 
     @property
     def description(self) -> MethodDescription:
@@ -116,7 +117,7 @@ class Guarded:
         counts = SubjectCounts(pending=True) if pending else SubjectCounts(unknown=1)
         try:
             self._still_known()
-            found = await self._ask("request", counts, None, ())
+            found = await self._ask("request", counts, None, (), self._asked(counts, None, {}))
         except StageError as error:
             return await self.refuse(error)
         return found if isinstance(found, Final) else None
@@ -129,8 +130,9 @@ class Guarded:
         classified = description.request_subjects(self._parts.classifier, parsed, own, now)
         self.span.stage("describe")
         reached = decidable(classified, description)
+        wanted = self._asked(classified.counts, reached, classified.classes)
         if not self._covered("request", classified.counts, reached, classified.classes):
-            found = await self._ask("request", classified.counts, reached, _seen(classified.classes))
+            found = await self._ask("request", classified.counts, reached, _seen(classified.classes), wanted)
             if isinstance(found, Final):
                 return found
         if len(self._named) <= _MOST_REMEMBERED:
@@ -138,6 +140,8 @@ class Guarded:
         self.messages_in += 1
         if self._case.action.name in _CHANGES:
             self._release.named(classified.classes, description.categories)
+            if self._case.exposure is not None:
+                self._case.exposure.release(wanted(), answer=False)
         covered = UNCLASSIFIED in description.categories
         return admitted(parsed, unclassified_covered=covered, decided=categories_of(reached))
 
@@ -164,6 +168,7 @@ class Guarded:
             raise self._unreadable(error) from None
         own, now = self._case.identity.own, self._parts.clock()
         classified = description.answer_subjects(self._parts.classifier, parsed, own, now)
+        self._answers += 1
         self.span.stage("describe")
         reached = decidable(classified, description)
         duties = await self._duties_for(parsed, classified, reached)
@@ -177,6 +182,7 @@ class Guarded:
             )  # fmt: skip
         except InterceptError as error:
             raise self._unreadable(error) from None
+        self._account(parsed, out, classified)
         if self._release.dropped != dropped or sum(self._release.redacted.values()) != before:
             self.span.event("filtered")
         self.span.stage("enforce")
@@ -195,7 +201,7 @@ class Guarded:
             self._classes.update(classes)
             return self._ordered
         if not self._covered("response", counts, reached, classes):
-            found = await self._ask("response", counts, reached, _seen(classes))
+            found = await self._ask("response", counts, reached, _seen(classes), self._answered(parsed, classified))
             if isinstance(found, Final):
                 return found
             return self._ordered.and_(found.duties)
@@ -232,9 +238,9 @@ class Guarded:
         return all(self._classes.get(key) == value for key, value in classes.items())
 
     async def _ask(
-        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects
+        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects, wanted: Wanted
     ) -> Cover | Final:
-        found = await self._case.decide(phase, counts, reached, seen)
+        found = await self._case.decide(phase, counts, reached, seen, wanted)
         if isinstance(found, Cover):
             self._covers[phase] = found
             self._heed(phase, found)
@@ -269,7 +275,9 @@ class Guarded:
             self._identify_again()
             for phase, cover in tuple(self._covers.items()):
                 counts, seen = reclassified(cover, self._parts.classifier.index, self._parts.clock())
-                found = await self._case.decide(phase, counts, cover.reached, seen)
+                classes = {(kind, name): class_ for kind, name, class_ in seen} if phase == "request" else {}
+                wanted = self._asked(SubjectCounts(), cover.reached, classes)  # whoever is nameless has been reserved
+                found = await self._case.decide(phase, counts, cover.reached, seen, wanted)
                 if isinstance(found, Final):
                     return found
                 if self._covers.get(phase) is cover:  # otherwise a newer one has come while this one was recorded
@@ -278,6 +286,27 @@ class Guarded:
         except StageError as error:
             return await self.refuse(error)
         return None
+
+    # -- volumes -----------------------------------------------------------------------------------------------------
+
+    def _asked(self, counts: SubjectCounts, reached: Reach | None, classes: dict[SubjectKey, SubjectClass]) -> Wanted:
+        """Whom a request concerns, for the ledger."""
+        number = self.messages_in
+        return lambda: of_request(
+            self.description, reached, classes, nameless(counts, classes), f"{self.call_id}/asked/{number}"
+        )
+
+    def _answered(self, parsed: ParsedMessage, classified: Classified) -> Wanted:
+        """Whom an answer concerns, for the ledger."""
+        some, label = nameless(classified.counts, classified.classes), f"{self.call_id}/shown/{self._answers}"
+        return lambda: of_answer(self.description, parsed, classified.classes, self._named, some, label)
+
+    def _account(self, parsed: ParsedMessage, out: bytes | None, classified: Classified) -> None:
+        """Note what leaves, where the ledger was asked: of an answer that was filtered, what is left in it."""
+        if self._case.exposure is None:
+            return
+        left = parsed if out is None or out is parsed.data else self.description.answer.parse(out)
+        self._case.exposure.release(() if out is None else self._answered(left, classified)(), answer=True)
 
     # -- the end -----------------------------------------------------------------------------------------------------
 

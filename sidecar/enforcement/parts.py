@@ -9,6 +9,7 @@ from sidecar.attributes.subject import Identifier
 from sidecar.enforcement.call import Upstream
 from sidecar.enforcement.circumstances import Circumstances
 from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.exposure import Exposures
 from sidecar.enforcement.prepared import Preparations
 from sidecar.errors import StageError
 from sidecar.observability.calls import CallObserver
@@ -69,7 +70,7 @@ class Parts:
     """Composed once, in `sidecar.main`.
 
     `report` tells the operator what a stage refused or could not do, and must not block. `clock` is UTC in unix
-    seconds; `new_id` gives a UUIDv7 in text form.
+    seconds; `new_id` gives a UUIDv7 in text form. `exposures`: the rolling ledger; None where there is none.
     """
 
     identifier: Identifier
@@ -87,3 +88,4 @@ class Parts:
     report: Callable[[StageError], None]
     clock: Callable[[], float]
     new_id: Callable[[], str]
+    exposures: Exposures | None = None

@@ -1,5 +1,7 @@
-"""Signed exception grants: who may do for a day what the operator's own rule forbids.
+"""Signed objects: who may do for a time what a rule forbids.
 
-`approvers` knows whose signatures count; `grant` parses, verifies and signs; `store` holds a folder of grants and
-answers which of them are in force for a person. An exception lifts the operator's rule only, never the DSP.
+`jws` signs and verifies them all. The operator's own rule: `grant` (exception grants and their revocations), `approvers`
+(whose signatures count), `store` (a folder of grants, and which are in force for a person). The DSP, 28 CFR part 202:
+`authorizations` (exemptions, licences, opinions), `attestations` (of the CISA requirements), `signers` (who may sign
+which), `authorization_store` (their files, and what is in force for a call). Neither lifts the other's rule.
 """

@@ -20,13 +20,15 @@ from sidecar.attributes.resource import Describer
 from sidecar.attributes.revoked import Revocations
 from sidecar.attributes.subjects_index import SubjectIndex
 from sidecar.attributes.tokens import TokenVerifier
-from sidecar.decision.bundle import Activated, activate
+from sidecar.decision.engines import EngineMaker
+from sidecar.decision.verified import Told
 from sidecar.enforcement.certificates import ServerTls
 from sidecar.enforcement.listen import Listen
 from sidecar.enforcement.reflection import fetch_descriptors
 from sidecar.enforcement.transport import Limits, OperatorLog
 from sidecar.enforcement.upstream import ClientTls, GrpcUpstream
 from sidecar.errors import ConfigurationError, StageError
+from sidecar.main import engines
 from sidecar.settings import sidecar as model
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.vocabulary import Place
@@ -72,10 +74,9 @@ def naming(key: str) -> Iterator[None]:
         raise ConfigurationError(error.what, where=where, value=error.value, fix=fix) from None
 
 
-def policy(settings: SidecarSettings) -> Activated:
-    """The bundle, loaded, compiled and tested. ConfigurationError says what fails."""
-    with naming("policy.bundle.folder"):
-        return activate(settings.policy.bundle.folder, deadline_seconds=settings.decision.deadline)
+def engine_maker(settings: SidecarSettings, log: OperatorLog | None = None, told: Told = engines.NOBODY) -> EngineMaker:
+    """What loads bundles, as `decision` says; `told` learns where two engines differ. ConfigurationError."""
+    return engines.maker(settings.decision, reporter(log), told)
 
 
 def directory(settings: SidecarSettings, log: OperatorLog | None = None) -> Directory:

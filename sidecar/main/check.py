@@ -4,26 +4,30 @@ from collections.abc import Iterator
 
 from sidecar.attributes.resource import Describer
 from sidecar.attributes.revoked import Revocations
+from sidecar.decision.activation import Activated
 from sidecar.errors import ConfigurationError
-from sidecar.main import build, grants, keys, records
+from sidecar.main import authorizations, build, grants, keys, ledger, policy_start, records, shadow
 from sidecar.main.build import naming
 from sidecar.settings.sidecar import SidecarSettings
 
 
 def lines(settings: SidecarSettings) -> list[str]:
     """A line for each part that can be used. ConfigurationError or IntegrityError for the first that cannot."""
-    active = build.policy(settings)
+    active = policy_start.tried(settings, build.engine_maker(settings))
     build.workloads(settings)
     found = [
         f"directory      {build.directory(settings).revision[:16]}",
         f"subject index  {build.index(settings).revision[:16]}",
-        f"policy         {active.revision[:16]}, {active.tests_passed} tests pass",
+        _policy(settings, active),
+        *shadow.check(settings),
     ]
     if settings.describe.descriptors.file is not None:
         described = build.describer(settings)
         found.append(f"methods        {sum(1 for _ in described)} described, {_refused(described)} refused")
     found += _callers(settings)
     found += _exceptions(settings)
+    found += _authorizations(settings)
+    found += ledger.check(settings)
     found += _records(settings)
     build.client_tls(settings.upstream.tls, "upstream.tls")
     for position, one in enumerate(settings.listen):
@@ -33,6 +37,14 @@ def lines(settings: SidecarSettings) -> list[str]:
                 at.tls.read()
         found.append(f"listener       {one.door} on {at.address}")
     return found
+
+
+def _policy(settings: SidecarSettings, active: Activated | None) -> str:
+    """A source elsewhere is for the running sidecar to ask."""
+    if active is None:
+        return f"policy         from {policy_start.open_source(settings.policy.bundle).where}, not asked"
+    signed = f", signed by {', '.join(active.bundle.signers)}" if active.bundle.signers else ""
+    return f"policy         {active.revision[:16]}, {active.tests_passed} tests pass{signed}"
 
 
 def _refused(described: Describer) -> int:
@@ -84,6 +96,18 @@ def _exceptions(settings: SidecarSettings) -> Iterator[str]:
         where = f"exceptions.{key}: {settings.exceptions.grants / name}"
         raise ConfigurationError(f"cannot be used: {why}", where=where, fix="Mend it, or take it away.")
     yield f"exceptions     {len(status.in_force)} in force"
+
+
+def _authorizations(settings: SidecarSettings) -> Iterator[str]:
+    store = authorizations.opened(settings, None, lambda _event: None)
+    if store is None or settings.identity.authorizations is None:
+        return
+    store.load()
+    for name, why in store.problems().items():
+        key = "keys" if name == str(settings.identity.authorizations.keys) else "file"
+        where = f"identity.authorizations.{key}: {name}"
+        raise ConfigurationError(f"cannot be used: {why}", where=where, fix="Mend it, or take it away.")
+    yield f"authorizations {len(store.in_force())} in force"
 
 
 def _records(settings: SidecarSettings) -> Iterator[str]:

@@ -1,5 +1,6 @@
 """The parts of a running sidecar, put together."""
 
+import asyncio
 import random
 import time
 from collections.abc import Callable, Coroutine
@@ -12,19 +13,25 @@ from sidecar.attributes.resource import Classifier, Describer
 from sidecar.attributes.subject import Identifier
 from sidecar.attributes.tokens import TokenVerifier
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
+from sidecar.decision.shadow import ShadowedDecisionPoint
 from sidecar.enforcement.circumstances import Circumstances
-from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.parts import DecisionPoint, Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import GrpcUpstream
 from sidecar.errors import Code, DecideError, EnforceError, StageError
+from sidecar.exceptions.authorization_store import AuthorizationStore
 from sidecar.exceptions.store import GrantStore
-from sidecar.main import build, grants, keys, renewal
+from sidecar.main import authorizations, build, grants, policy_start, renewal
 from sidecar.main.build import clock, now
-from sidecar.main.policy import PolicyFolder
-from sidecar.main.proven import ProvenPolicy
+from sidecar.main.disagreements import Disagreements
+from sidecar.main.ledger import LedgerLink
+from sidecar.main.ledger import opened as open_ledger
+from sidecar.main.policy_follow import Follower, Told
 from sidecar.main.records import Details, Records, about
+from sidecar.main.shadow import ShadowWatch
+from sidecar.main.shadow import opened as open_shadow
 from sidecar.main.standing import Changes, InForce
 from sidecar.observability.calls import CallObserver
 from sidecar.observability.metrics import CallStats
@@ -47,9 +54,14 @@ class Composed:
     cache: DecisionCache
     tokens: TokenVerifier
     grants: GrantStore | None
+    authorizations: AuthorizationStore | None
     upstream: GrpcUpstream
-    policy: PolicyFolder
+    ledger: LedgerLink | None
+    policy: Follower
+    shadow: ShadowWatch | None
     log: OperatorLog
+    changed: Callable[[], None]
+    """Policy, directory or index is another: nothing decided before may be used again."""
 
     def work(self) -> list[Coroutine[Any, Any, None]]:
         """What runs in the background until cancelled."""
@@ -58,22 +70,27 @@ class Composed:
             self.tokens.run(),
             self.point.watch(),
             self.standing.follow(say, self.changed),
-            self.standing.follow_policy(self.policy, say, self.changed, self.log, self.stats),
+            self.policy.run(),
             renewal.follow(self.upstream, self.log),
             *self.records.run(),
+            *(self.ledger.work() if self.ledger is not None else ()),
+            *([self.shadow.run()] if self.shadow is not None else ()),
         ]
-        return work if self.grants is None else [*work, self.grants.run()]
-
-    def changed(self) -> None:
-        """Policy, directory or index is another: nothing decided before may be used again."""
-        self.cache.drop()
-        self.point.reconsider()
+        return work + [store.run() for store in (self.grants, self.authorizations) if store is not None]
 
     def problems(self) -> list[str]:
         """What an operator has to mend."""
         found = [*self.standing.problems(clock()), *self.records.problems(), *self.tokens.problems()]
+        if self.policy.kept.problem is not None:
+            found.append(f"policy: it would not survive a restart, since it cannot be kept: {self.policy.kept.problem}")
         if self.grants is not None:
             found += [f"exceptions: {name}: {why}" for name, why in self.grants.status().problems.items()]
+        if self.ledger is not None:
+            found += self.ledger.problems()
+        if self.shadow is not None:
+            found += self.shadow.problems()
+        if self.authorizations is not None:
+            found += [f"authorizations: {name}: {why}" for name, why in self.authorizations.problems().items()]
         return found
 
 
@@ -83,23 +100,40 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
     link = build.upstream(settings)
     stack.push_async_callback(link.close)
     directory, index = build.directory(settings, log), build.index(settings, log)
-    active = ProvenPolicy(settings.record.spool / "proven-policy", keys.producer_key(settings)).activate(settings)
+    stats = CallStats()
+    differences = Disagreements(log, stats)
+    source = policy_start.open_source(settings.policy.bundle)
+    entry = policy_start.admission(settings, build.engine_maker(settings, log, differences))
+    started = await asyncio.to_thread(policy_start.start, source, entry, log, clock())
+    stack.push_async_callback(started.active.engine.close)  # also where what follows fails
     described = await build.reflected(settings)
     records = await _begun(settings, log, about(settings, described), stack)
-    standing = InForce(active, directory, index, settings.policy.max_age)
+    differences.connect(records.say)
+    standing = InForce(
+        started.active, directory, index, settings.policy.max_age, source=started.source, seen=started.seen
+    )
+    stack.push_async_callback(standing.decisions.close)
     await standing.announce(records.say)
-    stats, cache = CallStats(), DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries)
+    cache = DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries)
     tokens = build.tokens(settings, log, changes.tell)
     granted = grants.recorded(settings, log, records.say, changes.tell)
+    authorized = authorizations.recorded(settings, log, records.say, changes.tell)
+    ledger = open_ledger(settings, log, lambda error: _report(log, error))
+    if ledger is not None:
+        stack.push_async_callback(ledger.close)
+    decisions: DecisionPoint = CachedDecisionPoint(inner=standing.decisions, cache=cache, revisions=standing.revisions)
+    shadow = open_shadow(settings, standing, records.say, log)
+    if shadow is not None:
+        decisions = ShadowedDecisionPoint(decisions, shadow.shadow)
     pool = RandomPool()
     parts = Parts(
         identifier=identifier(settings, tokens, directory),
         describer=described,
         classifier=Classifier(index),
-        decisions=CachedDecisionPoint(inner=standing.decisions, cache=cache, revisions=standing.revisions),
+        decisions=decisions,
         recorder=records.recorder,
         upstream=link,
-        circumstances=circumstances(settings, granted),
+        circumstances=circumstances(settings, granted, authorized),
         standing=standing,
         preparations=Preparations(),
         observer=observer(settings, described, stats, telemetry),
@@ -108,13 +142,20 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
         report=lambda error: _report(log, error),
         clock=clock,
         new_id=lambda: uuid7(now(), pool.take(10)),
+        exposures=None if ledger is None else ledger.exposures,
     )
     point = EnforcementPoint(parts)
     changes.connect(point.reconsider)
-    folder = PolicyFolder(settings.policy.bundle.folder, active, deadline_seconds=settings.decision.deadline)
+
+    def changed() -> None:
+        cache.drop()
+        point.reconsider()
+
+    told = Told(say=records.say, changed=changed, log=log, stats=stats)
     return Composed(
         settings=settings, point=point, records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
-        grants=granted, upstream=link, policy=folder, log=log,
+        grants=granted, authorizations=authorized, upstream=link, ledger=ledger, log=log, changed=changed,
+        policy=Follower(source, entry, standing, started, told), shadow=shadow,
     )  # fmt: skip
 
 
@@ -147,13 +188,16 @@ def known_methods(described: Describer, more: frozenset[str]) -> Callable[[str],
     return lambda method: method in more or described.kind(f"/{method}") is not None
 
 
-def circumstances(settings: SidecarSettings, granted: GrantStore | None) -> Circumstances:
-    """What of a call's metadata is believed, and in which form."""
+def circumstances(
+    settings: SidecarSettings, granted: GrantStore | None, authorized: AuthorizationStore | None
+) -> Circumstances:
+    """What of a call's metadata is believed, in which form, and what is in force besides."""
     return Circumstances(
         ticket_pattern=settings.record.ticket_pattern,
         justification_pattern=settings.record.justification_pattern,
         destination=build.destination(settings),
         grants=granted,
+        authorizations=authorized,
     )
 
 

@@ -2,13 +2,13 @@
 
 import asyncio
 import signal
-from collections.abc import AsyncIterator, Callable, Coroutine
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Any
 
 import uvloop
 
-from sidecar.enforcement.admin import AdminSocket
+from sidecar.enforcement.admin import AdminSocket, Command
 from sidecar.enforcement.intercept import PROXY, ProxyHandler
 from sidecar.enforcement.listen import Listener
 from sidecar.enforcement.transport import OperatorLog
@@ -16,6 +16,7 @@ from sidecar.main import build
 from sidecar.main import check as checked
 from sidecar.main.build import clock
 from sidecar.main.composition import Composed, compose
+from sidecar.main.policy_commands import PolicyCommands
 from sidecar.main.unhandled import Unhandled
 from sidecar.observability import metrics
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
@@ -62,6 +63,8 @@ async def running(settings: SidecarSettings, log: OperatorLog) -> AsyncIterator[
         counted = Unhandled(parts.point, log)
         stack.push_async_callback(_gathered, _watched([*parts.work(), counted.run()], log))
         stack.push_async_callback(parts.records.drain, SEND_SECONDS)
+        # What a second engine has yet to check is checked while it can still be recorded.
+        stack.push_async_callback(parts.standing.decisions.close)
         listeners = await _listeners(settings, counted, log, stack)
 
         def status() -> dict[str, object]:
@@ -127,12 +130,25 @@ async def _outside(
     """What operators read: metrics and the admin socket."""
     settings = parts.settings
     gauges = {**parts.standing.gauges(), **parts.records.gauges(), **counted.gauges()}
+    if parts.ledger is not None:
+        gauges |= parts.ledger.gauges()
+    if parts.shadow is not None:
+        gauges |= parts.shadow.gauges()
     if telemetry.meter is not None:
         metrics.export(telemetry.meter, parts.stats, gauges)
     if settings.metrics is not None:
         host, _, port = settings.metrics.listen.rpartition(":")
         stack.callback(metrics.serve(parts.stats, gauges, host, int(port)))
     if settings.admin is not None:
-        admin = AdminSocket(settings.admin.socket, status)
+        commands = PolicyCommands(parts.policy, parts.standing, parts.records.say).commands()
+        shadowed = {} if parts.shadow is None else {"shadow.status": parts.shadow.status}
+        admin = AdminSocket(settings.admin.socket, {"status": _asked(status), **commands, **shadowed})
         await admin.start()
         stack.push_async_callback(admin.stop)
+
+
+def _asked(status: Callable[[], dict[str, object]]) -> Command:
+    async def answer(_arguments: Sequence[str], _who: str) -> dict[str, object]:
+        return status()
+
+    return answer

@@ -5,12 +5,11 @@ from collections.abc import Awaitable, Callable, Mapping
 
 from sidecar.attributes.directory import Directory
 from sidecar.attributes.subjects_index import SubjectIndex
-from sidecar.decision.bundle import Activated
-from sidecar.enforcement.transport import OperatorLog
+from sidecar.decision.activation import Activated
 from sidecar.errors import DecideError
 from sidecar.main.build import FILE_SECONDS, clock
-from sidecar.main.policy import Current, PolicyFolder
-from sidecar.observability.metrics import CallStats, Gauges
+from sidecar.main.policy import Current
+from sidecar.observability.metrics import Gauges
 from sidecar.record import PolicyRef, RecordType
 from sidecar.vocabulary import ReasonCode
 
@@ -43,16 +42,27 @@ class Changes:
 class InForce:
     """The `Standing` of the pipeline.
 
-    The age of the policy is counted from when its folder was last seen to hold it: while the folder is healthy a bundle
-    stays in force for ever, and one that its folder no longer holds (or that nobody can read) for `max_age` seconds.
+    The age of the policy is counted from when its source was last seen to hold it (`policy_follow`): while the source is
+    healthy a bundle stays in force for ever, and one that its source no longer holds (or that nobody can read) for
+    `max_age` seconds.
     """
 
-    def __init__(self, active: Activated, directory: Directory, index: SubjectIndex, max_age: float) -> None:
-        """`active` was activated just now."""
+    def __init__(
+        self,
+        active: Activated,
+        directory: Directory,
+        index: SubjectIndex,
+        max_age: float,
+        *,
+        source: str = "",
+        seen: float | None = None,
+    ) -> None:
+        """`active` came from `source`, which was `seen` (unix seconds; None: just now) to hold it."""
         self.decisions = Current(active)
         self._directory, self._index, self._max_age = directory, index, max_age
-        self._policy = PolicyRef(revision=active.revision)
-        self._seen_at = clock()
+        self._policy = _ref(active)
+        self._source = source
+        self._seen_at = clock() if seen is None else seen
         self._problem: str | None = None
 
     def policy(self, now: float) -> PolicyRef:
@@ -61,10 +71,38 @@ class InForce:
             raise DecideError(
                 "the policy is too old to decide by",
                 reason=ReasonCode.POLICY_ERROR,
-                operator=f"policy {self._policy.revision} has not been seen in its folder for longer than "
-                f"policy.max_age: {self._problem or 'nobody looks'}. Install a bundle that loads.",
+                operator=f"policy {self._policy.revision} has not been seen at its source for longer than "
+                f"policy.max_age: {self._problem or 'nobody looks'}. Give the source a bundle that passes.",
             )
         return self._policy
+
+    def put(self, active: Activated, *, seen: float | None) -> None:
+        """From now on, this bundle; `seen` at its source at this time (unix seconds; None: no news of that)."""
+        self.decisions.adopt(active)
+        self._policy = _ref(active)
+        self._seen_at = self._seen_at if seen is None else seen
+
+    def seen(self, now: float) -> None:
+        """The source holds the bundle in force."""
+        self._seen_at = now
+
+    def tell(self, problem: str | None) -> None:
+        """Why the source's bundle is not the one in force; None while it is."""
+        self._problem = problem
+
+    def policy_age(self, now: float) -> float:
+        """Seconds since the source was last seen to hold the bundle in force."""
+        return max(0.0, now - self._seen_at)
+
+    @property
+    def problem(self) -> str | None:
+        """As last told."""
+        return self._problem
+
+    @property
+    def max_age(self) -> float:
+        """Past this age, in seconds, every call is refused."""
+        return self._max_age
 
     def directory(self) -> str | None:
         """Revision of the directory."""
@@ -82,7 +120,9 @@ class InForce:
         """For `sidecar status`."""
         return {
             "policy": self.decisions.active.revision,
-            "policy_age_seconds": int(now - self._seen_at),
+            "policy_label": self.decisions.active.bundle.label,
+            "policy_signers": list(self._policy.signers),
+            "policy_age_seconds": int(self.policy_age(now)),
             "directory": self._directory.revision,
             "directory_age_seconds": int(self._directory.age(now)),
             "index": self._index.revision,
@@ -97,33 +137,40 @@ class InForce:
             if part.error is not None
         ]
         if self._problem is not None:
-            found.append(f"policy: the folder's bundle is refused, the one before stays in force: {self._problem}")
+            found.append(f"policy: {self._problem}")
         if not self._directory.fresh(now):
             found.append("directory: too old, so personnel are refused. Build and install a new snapshot")
         if not self._index.fresh(now):
             found.append("subject index: too old, so every data subject is unknown. Build and install a new one")
         if now - self._seen_at > self._max_age:
-            found.append("policy: past policy.max_age, so every call is refused. Install a bundle that loads")
+            found.append("policy: past policy.max_age, so every call is refused. Give its source a bundle that passes")
         return found
 
     def gauges(self) -> Gauges:
         """For metrics."""
         return {
-            "policy_age_seconds": ("Since the policy was last seen in its folder", lambda: clock() - self._seen_at),
-            "policy_refused": ("1 while the folder's bundle is refused", lambda: float(self._problem is not None)),
+            "policy_age_seconds": ("Since the policy was last seen at its source", lambda: self.policy_age(clock())),
+            "policy_refused": (
+                "1 while the policy's source confirms nothing",
+                lambda: float(self._problem is not None),
+            ),
             "directory_age_seconds": ("Age of the directory snapshot", lambda: self._directory.age(clock())),
             "index_age_seconds": ("Age of the subject index", lambda: self._index.age(clock())),
         }
 
     async def announce(self, say: Announce) -> None:
         """Record what is in force at the start."""
-        await self._activated(say, "start")
+        await self.activated(say, "start", self._source)
         await say("directory_activated", {"revision": self._directory.revision})
         await say("index_activated", {"revision": self._index.revision})
 
-    async def _activated(self, say: Announce, by: str) -> None:
+    async def activated(self, say: Announce, by: str, source: str) -> None:
+        """Record which policy is in force from now on."""
         active = self.decisions.active
-        await say("policy_activated", {"revision": active.revision, "tests": active.tests_passed, "by": by})
+        await say("policy_activated", {
+            "revision": active.revision, "label": active.bundle.label, "signers": list(active.bundle.signers),
+            "tests": active.tests_passed, "by": by, "source": source,
+        })  # fmt: skip
 
     async def follow(self, say: Announce, changed: Callable[[], None]) -> None:
         """Look at the snapshots every second; record each activation, then call `changed`. Runs until cancelled."""
@@ -138,23 +185,6 @@ class InForce:
                     changed()
                     await say(kind, {"revision": part.revision})
 
-    async def follow_policy(
-        self, folder: PolicyFolder, say: Announce, changed: Callable[[], None], log: OperatorLog, stats: CallStats
-    ) -> None:
-        """Look at the policy folder every second; put in force what passes, and say what does not. Until cancelled."""
-        while True:
-            await asyncio.sleep(FILE_SECONDS)
-            found = await asyncio.to_thread(folder.look)
-            if folder.problem is not None and folder.problem != self._problem:
-                log.error("policy_refused", in_force=self._policy.revision, detail=folder.problem)
-                stats.event("policy_refused")
-            self._problem = folder.problem
-            if folder.holds:
-                self._seen_at = clock()
-            if found is not None:
-                # No await between these: a decision, its revision in the record and the cache change together.
-                self.decisions.adopt(found)
-                self._policy = PolicyRef(revision=found.revision)
-                changed()
-                log.warning("policy_activated", revision=found.revision, tests=found.tests_passed)
-                await self._activated(say, "folder")
+
+def _ref(active: Activated) -> PolicyRef:
+    return PolicyRef(revision=active.revision, signers=active.bundle.signers)

@@ -14,6 +14,8 @@ module          what it does
 `people`        guarded calls with many people and ids against few
 `engine`        the embedded engine with much data against little (in a process of its own: `evaluations`)
 `ingest`        what the store takes in, proofs, searches (records by `producer`)
+`replay`        recorded decisions through a candidate: `python -m tests.benchmarks.replay`, by itself
+`shadow`        what a shadow costs the call path: `python -m tests.benchmarks.shadow`, by itself
 `worker`        memory of a worker, cold start
 ==============  =====================================================================================================
 

@@ -15,7 +15,7 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from tests.benchmarks import calls, engine, ingest, load, machine, people, pipeline, rows, worker
+from tests.benchmarks import calls, engine, ingest, load, machine, opa, people, pipeline, rows, worker
 from tests.benchmarks.deployment import Deployment
 from tests.benchmarks.rows import Row
 from tests.benchmarks.scale import FULL, LONG, SHORT, Scale
@@ -34,6 +34,7 @@ class Run:
             "pipeline": lambda: pipeline.measure(self.deployment(), scale),
             "people": lambda: people.measure(self.deployment(), scale, say),
             "engine": lambda: engine.measure(scale),
+            "opa": lambda: opa.measure(scale),
             "worker": lambda: worker.measure(self.deployment(), scale, say),
             "store": lambda: self._alone(),
         }
@@ -104,7 +105,7 @@ def _options() -> argparse.Namespace:
     size = parser.add_mutually_exclusive_group()
     size.add_argument("--short", action="store_true", help="a look, in about 3 minutes")
     size.add_argument("--long", action="store_true", help="with 10^6 calls and 10^7 records, in about an hour")
-    names = ("calls", "pipeline", "people", "engine", "worker", "store")
+    names = ("calls", "pipeline", "people", "engine", "opa", "worker", "store")
     parser.add_argument("--only", action="append", choices=names, help="one group of figures; may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, samples included")
     parser.add_argument("--write", action="store_true", help="put the table into docs/measurements.md")

@@ -14,6 +14,7 @@ from pathlib import Path
 import msgspec
 
 from sidecar.decision import bundle
+from sidecar.decision import folder as folders
 from sidecar.decision._engine import Engine
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import AccessRequest, canonical
@@ -37,7 +38,7 @@ _SLICE = 50
 
 def loaded(folder: Path, entries: int) -> tuple[Engine, dict[str, float]]:
     """The bundle with a table of so many colleagues; seconds and MiB it took."""
-    found = bundle.load_folder(folder)
+    found = folders.load_folder(folder)
     data = msgspec.json.decode(found.data)
     data["data"]["colleagues"] = {
         f"c{number:06d}": {"team": "support", "seconds": 60 + number % 60, "roles": ["support"]}
@@ -53,7 +54,7 @@ def loaded(folder: Path, entries: int) -> tuple[Engine, dict[str, float]]:
 
 def documents(folder: Path, entries: int, count: int) -> list[bytes]:
     """Questions that are permitted, about colleagues at random."""
-    corpus = bundle.load_folder(folder).corpus
+    corpus = folders.load_folder(folder).corpus
     plain, dice = corpus[0], random.Random(entries)
     return [canonical(_about(plain, f"c{dice.randrange(entries):06d}")) for _ in range(count)]
 

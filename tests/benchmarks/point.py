@@ -31,7 +31,7 @@ from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code
-from sidecar.main import build, composition
+from sidecar.main import build, composition, policy_start
 from sidecar.main.records import Records
 from sidecar.main.standing import InForce
 from sidecar.observability.calls import CallObserver
@@ -87,7 +87,9 @@ async def compose(path: Path, ids: list[int], stack: AsyncExitStack, log: Operat
     stack.push_async_callback(records.close)
     await records.start()
     await _first_key(records)
-    directory, index, active = build.directory(settings), build.index(settings), build.policy(settings)
+    directory, index = build.directory(settings), build.index(settings)
+    active = policy_start.tried(settings, build.engine_maker(settings))
+    assert active is not None
     decisions = CachedDecisionPoint(
         inner=active.engine,
         cache=DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries),

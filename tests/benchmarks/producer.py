@@ -13,7 +13,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 
 from sidecar.api.v1 import oversight_pb2 as pb
-from sidecar.decision.bundle import load_folder
+from sidecar.decision.folder import load_folder
 from sidecar.oversight.ingest import Header
 from sidecar.oversight.journal import uuid7
 from sidecar.oversight.openings import SUITE

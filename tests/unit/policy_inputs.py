@@ -4,9 +4,13 @@ import random
 from collections.abc import Iterator
 
 from sidecar.vocabulary import (
+    NO_COUNTS,
     AccessRequest,
     Action,
     Authentication,
+    Authorization,
+    CoveredPerson,
+    Dataset,
     Decision,
     DropRecords,
     Engagement,
@@ -18,6 +22,7 @@ from sidecar.vocabulary import (
     Person,
     Place,
     Resource,
+    SecurityRequirements,
     Subject,
     SubjectCounts,
     Training,
@@ -39,6 +44,26 @@ _SHAPES = (
     (("id_contact",), ()),
     ((), ()),
 )
+# Sensitive personal data and listed identifiers: categories, letters, what is computed of them.
+_SENSITIVE = (
+    (("personal_financial",), (), ()),
+    (("precise_geolocation",), (), ()),
+    (("human_genomic",), (), ()),
+    (("human_epigenomic", "human_proteomic"), (), ()),
+    (("personal_health", "precise_geolocation"), (), ("combined",)),
+    (("behaviour", "id_contact", "personal_financial"), ("d",), ("covered_personal_identifiers", "combined")),
+    (("id_contact", "id_device"), ("c", "d"), ("covered_personal_identifiers",)),
+    (("id_contact",), ("d",), ()),
+    (("id_government",), ("a",), ()),
+    (("unclassified",), (), ()),
+    (("commerce_order", "public"), (), ()),
+    (("user_content",), (), ()),
+)
+_COVERED = (
+    CoveredPerson(value="yes", basis="designated"), CoveredPerson(value="yes", basis="employed_by_covered"),
+    CoveredPerson(value="unknown", basis="residence_unknown"), CoveredPerson(value="no", basis="foreign_not_covered"),
+    CoveredPerson(value="no", basis="us_person_status"),
+)  # fmt: skip
 
 
 class Calls:
@@ -76,6 +101,7 @@ class Calls:
             training=self.often((Training(id="data_protection", until="2027-01-01T00:00:00Z"),), (),
                                 (Training(id="data_protection", until=NOW),)),
             vetted_until=self.instant("2027-01-01T00:00:00Z"), status=self.often("active", None, "left"),
+            covered_person=self.often(_COVERED[4], *_COVERED, CoveredPerson()),
         )  # fmt: skip
 
     def subject(self) -> Subject:
@@ -85,7 +111,7 @@ class Calls:
             engagement=Engagement(type=self.often("employment", None, "brokerage"), counterparty=self.any("operator", None),
                                   from_=self.instant("2024-01-01T00:00:00Z"), until=self.instant("2030-01-01T00:00:00Z")),
             authentication=Authentication(aal=self.often(2, None, 1), time=self.instant("2026-11-22T08:00:00Z")),
-            workload=Workload(id=self.often("spiffe://corp/ns/a", None, ""), operated_from=self.any("US", "SG", None),
+            workload=Workload(id=self.often("spiffe://corp/ns/a", None, ""), operated_from=self.any("US", "US", "SG", self.often("US", None, "CN")),
                               may=self.any(("read", "list"), ("read", "write"), ())),
             as_of=self.instant("2026-11-22T11:30:00Z"),
         )  # fmt: skip
@@ -121,7 +147,72 @@ class Calls:
             approvers=self.often(("dora", "emil"), ("dora",), ("dora", "chen"), ("bao", "alice")), max_records=self.any(None, 5),
         )  # fmt: skip
 
-    def call(self) -> AccessRequest:
+    def counts(self, kinds: tuple[str, ...]) -> dict[str, int | None]:
+        """Counts that nobody makes, small ones, and large ones: mostly about what the call reaches."""
+        if self.random.random() < 0.15:
+            return NO_COUNTS.copy()
+        found: dict[str, int | None] = dict.fromkeys(NO_COUNTS, 0)
+        for _ in range(self.any(0, 1, 3)):
+            found[self.any(*kinds, *kinds, self.any(*found))] = self.any(
+                self.any(None, 1, 80, 100, 101, 999, 1000), self.any(1001, 8000, 10000, 10001, 100000), 100001
+            )
+        return found
+
+    def authorization(self) -> Authorization:
+        return Authorization(
+            id=self.any("AU-1", "AU-2"), kind=self.any("exemption", "specific_licence", "advisory_opinion"), owner="counsel",
+            paragraph=self.often("202.506(a)(2)(viii)", "202.401"), persons=self.often(("alice",), ("bao",), ()),
+            services=self.often((SERVICE,), ("a.b.C",)), categories=self.often(tuple(NO_COUNTS), (), ("id_contact",)),
+            purposes=self.often(("trust_and_safety", "legal_process"), ()), expires=self.often("2026-12-01T00:00:00Z", NOW),
+        )  # fmt: skip
+
+    def part_202(self) -> AccessRequest:
+        """A call that the operator's rules mostly leave alone, and 28 CFR part 202 may not."""
+        call = self.call(part_202=False)
+        categories, letters, computed = self.any(*_SENSITIVE, _SENSITIVE[0], _SENSITIVE[5], _SENSITIVE[8])
+        flags = self.often((), ("marketed_as_government",), ("in_listed_area",))
+        computed += ("government_related",) if flags or self.random.random() < 0.03 else ()
+        place = Place(country="US", provider="oci", region="us-ashburn-1")
+        purpose, role = self.any(("trust_and_safety", "trust_and_safety"), ("legal_process", "legal"))
+        subject = Subject(
+            kind="personnel",
+            person=Person(
+                id="alice", us_personnel=True, location=Location(country="US"), roles=(role,), status="active",
+                training=(Training(id="data_protection", until="2027-01-01T00:00:00Z"),), vetted_until="2027-01-01T00:00:00Z",
+                covered_person=self.any(*_COVERED),
+            ),
+            engagement=Engagement(
+                type=self.any("employment", "employment", "vendor", "vendor", "investment", "brokerage", self.any("none", None)),
+                group="partner", onward_clause_ref=self.any(None, "", "MSA-7"), from_="2024-01-01T00:00:00Z", until="2030-01-01T00:00:00Z",
+            ),
+            authentication=Authentication(aal=2, time="2026-11-22T08:00:00Z"),
+            workload=Workload(id="spiffe://corp/ns/desk", operated_from=self.often("US", "CN", None)), as_of="2026-11-22T11:30:00Z",
+        )  # fmt: skip
+        resource = Resource(
+            type="profile", categories=categories, classes=("protected",), listed_identifiers=letters, computed=computed,
+            subjects=SubjectCounts(us=self.often(1, 0), unknown=self.often(0, 1), non_us=self.any(0, 0, 0, 1)), flags=flags,
+            dataset=Dataset(id="d", population=self.counts(categories + computed)), location=place,
+        )  # fmt: skip
+        context = Environment(
+            purpose=self.often(purpose, "user_support"), ticket="T-1", exceptions=self.any((), (self.grant(),)),
+            authorizations=self.any((), (), (self.authorization(),), (self.authorization(), self.authorization())),
+            security_requirements=self.any(SecurityRequirements(), SecurityRequirements(
+                version="2025-01", attested_at="2026-01-01T00:00:00Z", valid_until=self.often("2027-01-01T00:00:00Z", NOW),
+            )),
+            exposure=self.counts(categories + computed), network=Network(destination=place), time=NOW, phase="response",
+        )  # fmt: skip
+        action = Action(name=self.any("read", "read", "read", "list", "write", "delete", "export"), service=self.often(SERVICE, "a.b.C"),
+                        method="GetProfile")  # fmt: skip
+        return AccessRequest(
+            subject=subject,
+            action=action,
+            resource=resource,
+            context=call.context if self.random.random() < 0.02 else context,
+        )
+
+    def call(self, *, part_202: bool = True) -> AccessRequest:
+        if part_202 and self.random.random() < 0.4:
+            return self.part_202()
         return AccessRequest(
             subject=self.subject(),
             action=Action(name=self.any("read", "read", "list", "search", "write", "delete", "export", None),

@@ -1,12 +1,15 @@
-"""The admin socket: the owner may ask how the sidecar is, and nothing else happens on it."""
+"""The admin socket: its owner may ask what there is a command for, is known by name, and nothing else happens on it."""
 
 import asyncio
 import json
 import os
+import pwd
 import stat
+from collections.abc import Sequence
 from pathlib import Path
 
 import pytest
+import uvloop
 
 from sidecar.enforcement.admin import AdminSocket
 from sidecar.errors import ConfigurationError
@@ -21,7 +24,16 @@ async def ask(path: Path, line: bytes) -> bytes:
 
 
 def made(path: Path, answer: dict[str, object] | None = None) -> AdminSocket:
-    return AdminSocket(path, lambda: {"producer": "a", "problems": []} if answer is None else answer)
+    async def status(_arguments: Sequence[str], _who: str) -> dict[str, object]:
+        return {"producer": "a", "problems": []} if answer is None else answer
+
+    async def echo(arguments: Sequence[str], who: str) -> dict[str, object]:
+        return {"arguments": list(arguments), "who": who}
+
+    async def refuse(_arguments: Sequence[str], _who: str) -> dict[str, object]:
+        raise ConfigurationError("cannot be done", where="here", fix="Mend it")
+
+    return AdminSocket(path, {"status": status, "policy.echo": echo, "policy.refuse": refuse})
 
 
 async def test_it_answers_and_closes(tmp_path: Path) -> None:
@@ -48,20 +60,53 @@ async def test_only_its_owner_can_open_it(tmp_path: Path) -> None:
     await admin.stop()
 
 
-@pytest.mark.parametrize("line", [b"\n", b"stop\n", b"STATUS\n", b"status now\n", b"\xff\xfe\n", b"GET / HTTP/1.1\r\n"])
-async def test_there_is_one_question_only(tmp_path: Path, line: bytes) -> None:
+ODD = [b"\n", b"stop\n", b"STATUS\n", b"status now\n", b"\xff\xfe\n", b"GET / HTTP/1.1\r\n", b"[]\n", b'["stop"]\n',
+       b'["status", 1]\n', b'[["status"]]\n', b"[" * 4000 + b"\n", b'["status"\n']  # fmt: skip
+
+
+@pytest.mark.parametrize("line", ODD)
+async def test_there_are_these_commands_only(tmp_path: Path, line: bytes) -> None:
     path = tmp_path / "admin"
     admin = made(path)
     await admin.start()
-    assert json.loads(await ask(path, line)) == {"error": "the only question is: status"}
+    assert json.loads(await ask(path, line)) == {"error": "the commands are: policy.echo, policy.refuse, status"}
     await admin.stop()
+
+
+async def test_a_command_gets_its_arguments_and_who_asks(tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+    admin = made(path)
+    await admin.start()
+    me = pwd.getpwuid(os.getuid()).pw_name
+    assert json.loads(await ask(path, b'["policy.echo", "a b", "\\u00e9"]\n')) == {"arguments": ["a b", "é"], "who": me}
+    assert json.loads(await ask(path, b"policy.echo\n")) == {"arguments": [], "who": me}
+    await admin.stop()
+
+
+async def test_a_refusal_is_an_answer(tmp_path: Path) -> None:
+    path = tmp_path / "admin"
+    admin = made(path)
+    await admin.start()
+    assert json.loads(await ask(path, b"policy.refuse\n")) == {"error": "here: cannot be done. Mend it"}
+    await admin.stop()
+
+
+def test_who_asks_is_known_under_uvloop_too(tmp_path: Path) -> None:
+    async def asked() -> object:
+        admin = made(tmp_path / "admin")
+        await admin.start()
+        answer = json.loads(await ask(tmp_path / "admin", b"policy.echo\n"))
+        await admin.stop()
+        return answer["who"]
+
+    assert uvloop.run(asked()) == pwd.getpwuid(os.getuid()).pw_name
 
 
 async def test_a_line_without_end_gets_no_answer(tmp_path: Path) -> None:
     path = tmp_path / "admin"
     admin = made(path)
     await admin.start()
-    assert await ask(path, b"x" * 4096) == b""
+    assert await ask(path, b"x" * 40_000) == b""
     assert json.loads(await ask(path, b"status\n"))["producer"] == "a"
     await admin.stop()
 

@@ -9,6 +9,9 @@ from pathlib import Path
 import pytest
 
 from sidecar.decision import _engine, bundle
+from sidecar.decision.activation import activate
+from sidecar.decision.embedded import EmbeddedMaker
+from sidecar.decision.folder import load_folder
 from sidecar.decision.guard import check_null_leaves, nullable_leaves
 from sidecar.errors import ConfigurationError
 from sidecar.vocabulary import canonical
@@ -53,9 +56,13 @@ def put(root: Path, name: str, text: str | bytes) -> None:
     path.write_bytes(text.encode() if isinstance(text, str) else text)
 
 
+def activated(root: Path, deadline: float = 0.5):
+    return activate(load_folder(root), str(root), EmbeddedMaker(deadline))
+
+
 def finding(root: Path) -> str:
     with pytest.raises(ConfigurationError) as caught:
-        bundle.activate(root)
+        activated(root)
     assert caught.value.where
     assert caught.value.fix
     return str(caught.value)
@@ -65,7 +72,7 @@ def finding(root: Path) -> str:
 
 
 def test_a_folder_is_read_in_opas_layout(folder):
-    loaded = bundle.load_folder(folder)
+    loaded = load_folder(folder)
     assert [name for name, _ in loaded.modules] == ["sidecar/decision.rego"]
     assert [name for name, _ in loaded.tests] == ["sidecar/decision_test.rego"]
     assert json.loads(loaded.data) == {"limits": {"ttl": 5}}
@@ -75,37 +82,82 @@ def test_a_folder_is_read_in_opas_layout(folder):
 def test_data_stands_at_the_path_of_its_folder(folder):
     put(folder, "data.json", '{"sidecar": {"top": {"a": 1}}}')
     put(folder, "sidecar/top/data.json", '{"b": {"c": [true, null, "x"]}}')
-    data = json.loads(bundle.load_folder(folder).data)
+    data = json.loads(load_folder(folder).data)
     assert data == {"limits": {"ttl": 5}, "sidecar": {"top": {"a": 1, "b": {"c": [True, None, "x"]}}}}
 
 
 def test_the_revision_is_the_content(folder, tmp_path):
-    before = bundle.load_folder(folder).revision
+    before = load_folder(folder).revision
     copy = tmp_path / "copy"
     shutil.copytree(folder, copy)
-    assert bundle.load_folder(copy).revision == before
+    assert load_folder(copy).revision == before
     put(copy, "README.md", "still not read")
-    assert bundle.load_folder(copy).revision == before
-    for name in (".manifest", "sidecar/decision.rego", "sidecar/decision_test.rego", "limits/data.json"):
+    assert load_folder(copy).revision == before
+    for name in ("sidecar/decision.rego", "sidecar/decision_test.rego", "limits/data.json"):
         shutil.copytree(folder, copy, dirs_exist_ok=True)
         with (copy / name).open("a") as file:
             file.write(" ")
-        assert bundle.load_folder(copy).revision != before
+        assert load_folder(copy).revision != before
     assert before.startswith("sha256:")
     assert len(before) == 71
 
 
+def manifest(folder: Path, **changes: object) -> None:
+    put(folder, ".manifest", json.dumps({"roots": ["sidecar", "limits"], "rego_version": 1, **changes}))
+
+
+def test_a_label_and_white_space_are_no_other_revision_but_roots_are(folder):
+    before = load_folder(folder)
+    manifest(folder, revision="2")
+    assert load_folder(folder).revision == before.revision
+    manifest(folder, revision=before.revision, metadata={"label": "1"})
+    assert (load_folder(folder).revision, load_folder(folder).label) == (before.revision, "1")
+    manifest(folder, revision="3", metadata={"label": "1"})
+    assert load_folder(folder).label == "3"
+    manifest(folder, metadata={"more": "1"})
+    assert load_folder(folder).revision != before.revision
+    manifest(folder, roots=["sidecar", "limits", "other"])
+    assert load_folder(folder).revision != before.revision
+
+
+def test_signatures_are_no_other_revision(folder):
+    before = load_folder(folder)
+    put(folder, ".signatures.json", "anything")
+    found = load_folder(folder)
+    assert (found.revision, found.signatures, found.files) == (before.revision, b"anything", before.files)
+
+
+def test_the_files_are_kept_as_they_are(folder):
+    found = load_folder(folder)
+    assert [name for name, _ in found.files] == sorted(
+        (".manifest", "sidecar/decision.rego", "sidecar/decision_test.rego", "limits/data.json")
+    )
+    assert all((folder / name).read_bytes() == content for name, content in found.files)
+
+
 def test_a_moved_file_is_another_revision(folder):
-    before = bundle.load_folder(folder).revision
+    before = load_folder(folder).revision
     (folder / "sidecar/deeper").mkdir()
     (folder / "sidecar/decision.rego").rename(folder / "sidecar/deeper/decision.rego")
-    assert bundle.load_folder(folder).revision != before
+    assert load_folder(folder).revision != before
 
 
 @pytest.mark.parametrize(
     ("name", "text", "words"),
     [
-        (".manifest", "{", "not a manifest"),
+        (".manifest", "{", "not JSON"),
+        (".manifest", "{}", "not a manifest"),
+        (".manifest", '{"roots": ["sidecar", "limits"], "roots": ["sidecar", "limits"]}', "twice"),
+        (".manifest", '{"roots": ["sidecar", "limits"], "wasm": []}', "wasm"),
+        (".manifest", '{"roots": ["sidecar", "limits"], "revision": "a\\nb"}', "one printable line"),
+        (".manifest", '{"roots": ["sidecar", "limits"], "revision": "' + "a" * 201 + '"}', "one printable line"),
+        (".manifest", '{"roots": ["sidecar", "limits"], "revision": "sha256:00"}', "not those of the revision"),
+        ("sidecar/.manifest", "{}", "a second .manifest"),
+        ("sidecar/policy.wasm", "", "compiled policies"),
+        ("patch.json", "{}", "a delta bundle"),
+        ("plan.json", "{}", "a plan"),
+        (".manifest.pb", "", "a binary manifest"),
+        ("limits/data.json", '{"ttl": "\\ud800"}', "half a character"),
         (".manifest", '{"roots": ["sidecar", "limits"], "rootz": []}', "rootz"),
         (".manifest", '{"roots": []}', "roots"),
         (".manifest", '{"roots": ["sidecar", "limits", "limits/more"]}', "overlap"),
@@ -188,8 +240,8 @@ def mounted(folder: Path, mount: Path) -> Path:
 
 def test_a_mounted_volume_is_read_as_one_generation(folder, tmp_path):
     mount = mounted(folder, tmp_path / "mount")
-    assert bundle.load_folder(mount).revision == bundle.load_folder(folder).revision
-    assert bundle.activate(mount).tests_passed == 1
+    assert load_folder(mount).revision == load_folder(folder).revision
+    assert activated(mount).tests_passed == 1
 
 
 def test_a_mounted_volume_does_not_lead_out(folder, tmp_path):
@@ -203,10 +255,10 @@ def test_a_mounted_volume_does_not_lead_out(folder, tmp_path):
 
 
 def test_a_bundle_that_passes_its_tests_answers(folder):
-    active = bundle.activate(folder, deadline_seconds=5.0)
+    active = activated(folder, 5.0)
     assert active.tests_passed == 1
     assert active.revision == active.bundle.revision
-    request = bundle.load_folder(POLICIES).corpus[0]
+    request = load_folder(POLICIES).corpus[0]
     decision = asyncio.run(active.engine.decide(request, canonical(request)))
     assert decision.permits
 
@@ -258,7 +310,7 @@ def test_without_a_corpus_a_neutral_one_is_tried(folder):
 def test_a_corpus_without_a_deny_proves_nothing(folder):
     always = '{"effect": "permit"}'
     with pytest.raises(ConfigurationError, match="no document of the corpus is denied"):
-        check_null_leaves(lambda _: always.encode(), bundle.load_folder(POLICIES).corpus[:2], where="corpus")
+        check_null_leaves(lambda _: always.encode(), load_folder(POLICIES).corpus[:2], where="corpus")
 
 
 def test_a_decision_that_takes_too_long_is_no_refusal():
@@ -266,7 +318,7 @@ def test_a_decision_that_takes_too_long_is_no_refusal():
         raise _engine.DeadlineExceeded("late")
 
     with pytest.raises(ConfigurationError, match="takes too long"):
-        check_null_leaves(late, bundle.load_folder(POLICIES).corpus, where="corpus")
+        check_null_leaves(late, load_folder(POLICIES).corpus, where="corpus")
 
 
 def test_the_nullable_leaves_are_those_of_the_vocabulary():
@@ -279,7 +331,7 @@ def test_the_nullable_leaves_are_those_of_the_vocabulary():
 
 
 def test_the_shipped_policies_activate():
-    active = bundle.activate(POLICIES)
+    active = activated(POLICIES)
     assert active.tests_passed > 100
     assert active.documents_tried > 500
-    assert active.bundle.revision == bundle.load_folder(POLICIES).revision
+    assert active.bundle.revision == load_folder(POLICIES).revision

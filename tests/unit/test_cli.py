@@ -261,7 +261,7 @@ class TestStatus:
 
             class Handler(socketserver.StreamRequestHandler):
                 def handle(self) -> None:
-                    assert self.rfile.readline() == b"status\n"
+                    assert self.rfile.readline() == b'["status"]\n'
                     self.wfile.write(answer)
 
             server = socketserver.UnixStreamServer(str(path), Handler)

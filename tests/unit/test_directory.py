@@ -54,7 +54,7 @@ def test_everything_a_row_says_comes_back(target: Path) -> None:
         training=[{"id": "data_protection", "until": "2026-12-01T00:00:00Z"}],
         location={"country": "PR", "source": "badge", "as_of": AS_OF}, legal_status="us_citizen",
         primary_residence="US", citizenships=["US", "IE"],
-        engagement={"type": "vendor", "counterparty": "acme", "group": "acme-group", "agreement_ref": "MSA-7",
+        engagement={"type": "vendor", "counterparty": "acme", "group": "acme-group", "agreement_ref": "MSA-7", "onward_clause_ref": "MSA-7 s. 9",
                     "from": "2024-01-01T00:00:00Z", "until": "2026-11-30T00:00:00+01:00"},
     )  # fmt: skip
     write(target, [person(), full], entities=entities)
@@ -62,7 +62,7 @@ def test_everything_a_row_says_comes_back(target: Path) -> None:
     entry = found.person("uma")
     assert entry is not None
     said = json.loads(msgspec.json.encode(entry.person))
-    assert said.pop("covered_person") == {"value": "unknown", "basis": None, "as_of": None}
+    assert said.pop("covered_person") == {"value": "no", "basis": "us_person_status", "as_of": AS_OF}
     wanted = {key: value for key, value in full.items() if key not in ("engagement", "as_of")}
     assert said == wanted
     assert msgspec.to_builtins(entry.engagement) == full["engagement"]
@@ -74,6 +74,8 @@ def test_everything_a_row_says_comes_back(target: Path) -> None:
     assert msgspec.json.decode(msgspec.json.encode(entity)) == {
         **entities[0],
         "owners": [{"id": "uma", "share": "33.3"}],
+        "others": None,
+        "covered": {"value": "no", "basis": "us_person_organised", "owners": []},
     }
     assert found.entity("uma") is None
 

@@ -78,6 +78,10 @@ BAD_PEOPLE = [
     ({"engagement": {"type": "contractor"}}, "Invalid enum value 'contractor'", "Keys"),
     ({"engagement": {"type": "vendor", "counterparty": "acne"}}, "'acne' is no entity", "Did you mean 'acme'?"),
     ({"engagement": {"from": AS_OF, "until": AS_OF}}, "engagement.from is not before", "Correct"),
+    ({"legal_status": "alien"}, "legal_status 'alien' is none of the list", "us_permanent_resident"),
+    ({"legal_status": ""}, "legal_status '' is none of the list", "null is not known"),
+    ({"designated": "yes"}, "Expected `bool", "Keys"),
+    ({"engagement": {"onward_clause_ref": ""}}, "engagement.onward_clause_ref '' is empty", "null"),
     ({"covered_person": {"value": "no"}}, "unknown field `covered_person`", "Did you mean"),
 ]
 
@@ -116,6 +120,8 @@ BAD_ENTITIES = [
     ({"owners": [{"id": "b", "share": 50.1}, {"id": "c", "share": 50}]}, "the shares make 100.1 %"),
     ({"owners": [{"id": "b", "share": 5}, {"id": "b", "share": 5}]}, "'b' is in owners twice"),
     ({"owners": [{"id": "b", "shares": 5}]}, "Did you mean 'share'?"),
+    ({"others": "nobody"}, "Invalid enum value 'nobody'"),
+    ({"covered": {"value": "no"}}, "unknown field `covered`"),
     ({"owners": [{"id": "nobody", "share": 5}]}, "owner 'nobody' is neither"),
     ({"id": ""}, "id '' is empty"),
     ({"id": "amy"}, "the entity of"),
@@ -225,9 +231,10 @@ def test_equal_sources_give_equal_revisions(bench: Bench) -> None:
 def test_the_report_says_what_was_done_and_what_was_not(bench: Bench) -> None:
     report = bench.build(lines(PERSON, PERSON | {"id": "bob", "us_personnel": False}), lines(ENTITY))
     assert report.lines[0] == "2 people (1 US personnel), 1 entities"
-    assert "covered persons are not resolved in this version" in report.lines[1]
-    assert Directory(bench.target, 3600).revision in report.lines[2]
-    assert "2026-11-18T" in report.lines[2]
+    assert report.lines[1] == "covered persons: 0 people, 0 entities"
+    assert report.lines[2] == "unknown, weighed as covered: 2 people, 1 entities"
+    assert Directory(bench.target, 3600).revision in report.lines[3]
+    assert "2026-11-18T" in report.lines[3]
 
 
 def test_files_that_cannot_be_used(bench: Bench) -> None:

@@ -1,5 +1,6 @@
 """How the embedded engine evaluates: bounded in time, without memory of earlier calls, from several threads."""
 
+import base64
 import json
 import math
 import threading
@@ -236,3 +237,26 @@ def test_tests_run_with_their_documents() -> None:
     assert engine.run_tests("other") == []
     assert all(micros >= 0 for *_, micros in engine.run_tests("t_test"))
     assert engine.evaluate({"a": 1}) is True
+
+
+def test_a_built_in_that_compares_pairs_is_bounded_because_nothing_can_interrupt_it() -> None:
+    engine = load("package t\n\np := count(net.cidr_contains_matches(input.a, input.b))\n")
+    network = "10.0.0.0/8"
+    assert engine.evaluate({"a": [network] * 100, "b": [network] * 100}) == 10_000
+    with pytest.raises(_engine.EvaluationError, match="10000 pairs"):
+        engine.evaluate({"a": [network] * 101, "b": [network] * 100})
+
+
+def test_tokens_within_tokens_end() -> None:
+    def part(text: str) -> str:
+        return base64.urlsafe_b64encode(text.encode()).decode().rstrip("=")
+
+    token = ".".join((part('{"alg": "none"}'), part('{"sub": "a"}'), ""))
+    engine = load("package t\n\np := io.jwt.decode(input.token)\n")
+    for depth in range(7):
+        if depth <= 4:
+            assert engine.evaluate({"token": token}) == [{"alg": "none"}, {"sub": "a"}, ""]
+        else:
+            with pytest.raises(_engine.EvaluationError, match="nested deeper"):
+                engine.evaluate({"token": token})
+        token = ".".join((part('{"cty": "JWT"}'), part(f'"{token}"'), ""))

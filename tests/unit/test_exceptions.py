@@ -10,7 +10,8 @@ from hypothesis import strategies as st
 
 from sidecar.errors import ConfigurationError
 from sidecar.exceptions.approvers import ApproverKeys
-from sidecar.exceptions.grant import MAX_GRANT, TYPE, GrantError, read_grant, sign_grant, verify_grant
+from sidecar.exceptions.grant import TYPE, read_grant, sign_grant, verify_grant
+from sidecar.exceptions.jws import MAX_OBJECT, SignedObjectError
 from sidecar.vocabulary import GrantScope
 
 pytestmark = pytest.mark.unit
@@ -63,7 +64,7 @@ def test_a_grant_holds_within_its_window(now, why):
     if why is None:
         assert verify_grant(signed(), APPROVERS, now)
     else:
-        with pytest.raises(GrantError, match=why):
+        with pytest.raises(SignedObjectError, match=why):
             verify_grant(signed(), APPROVERS, now)
 
 
@@ -122,27 +123,27 @@ def test_a_grant_holds_within_its_window(now, why):
         (by_hand((head("dana"), "dana"), (head("eli"), "eli"), text=b"[" * 3000), "payload"),
         (by_hand((head("dana"), "dana"), (head("eli"), "eli"), text=b"\xff"), "payload"),
         (by_hand((head("dana"), "dana"), (head("eli"), "eli"), text=b""), "not base64url|does not verify"),
-        (b"", "grant"),
-        (b"{}", "grant"),
-        (b"[]", "grant"),
-        (b"\xff\xfe", "grant"),
-        (b" " * (MAX_GRANT + 1), "more than 16384 bytes"),
-        (signed()[:-1], "grant"),
-        (signed() + b" x", "grant"),
+        (b"", "object"),
+        (b"{}", "object"),
+        (b"[]", "object"),
+        (b"\xff\xfe", "object"),
+        (b" " * (MAX_OBJECT + 1), "more than 16384 bytes"),
+        (signed()[:-1], "object"),
+        (signed() + b" x", "object"),
         (json.dumps({**json.loads(signed()), "header": {}}).encode(), "unknown field `header`"),
         (signed().replace(b'"signatures":', b'"signatures":[],"signatures":'), "stands twice"),
-        (json.dumps({**json.loads(signed()), "signatures": json.loads(signed())["signatures"] * 5}).encode(), "grant"),
+        (json.dumps({**json.loads(signed()), "signatures": json.loads(signed())["signatures"] * 5}).encode(), "object"),
     ],
 )  # fmt: skip
 def test_what_does_not_hold(data, why):
-    with pytest.raises(GrantError, match=why):
+    with pytest.raises(SignedObjectError, match=why):
         read_grant(data, APPROVERS)
 
 
 def test_unprotected_headers_are_not_looked_at_but_refused():
     jws = json.loads(signed())
     jws["signatures"][0]["header"] = {"kid": "eli"}
-    with pytest.raises(GrantError, match="unknown field `header`"):
+    with pytest.raises(SignedObjectError, match="unknown field `header`"):
         read_grant(json.dumps(jws).encode(), APPROVERS)
 
 
@@ -151,34 +152,34 @@ def test_padding_and_left_over_bits_are_refused():
     first = jws["signatures"][0]
     for signature in (first["signature"] + "==", first["signature"][:-1] + chr(ord(first["signature"][-1]) + 1)):
         bent = {**jws, "signatures": [{**first, "signature": signature}, jws["signatures"][1]]}
-        with pytest.raises(GrantError, match="not base64url"):
+        with pytest.raises(SignedObjectError, match="not base64url"):
             read_grant(json.dumps(bent).encode(), APPROVERS)
 
 
 def test_an_approval_is_of_one_payload():
     first = sign_grant(payload(), KEYS["dana"], "dana")
-    with pytest.raises(GrantError, match="another payload"):
+    with pytest.raises(SignedObjectError, match="another payload"):
         sign_grant(payload(person="p9"), KEYS["eli"], "eli", first)
-    with pytest.raises(GrantError, match="approved already"):
+    with pytest.raises(SignedObjectError, match="signed already"):
         sign_grant(payload(), KEYS["dana"], "dana", first)
     theirs = json.loads(sign_grant(payload(person="p9"), KEYS["eli"], "eli"))
     mixed = json.loads(first)
     mixed["signatures"] += theirs["signatures"]
-    with pytest.raises(GrantError, match="eli does not verify"):
+    with pytest.raises(SignedObjectError, match="eli does not verify"):
         read_grant(json.dumps(mixed).encode(), APPROVERS)
 
 
 def test_who_is_no_longer_an_approver_approves_nothing():
     fewer = ApproverKeys.parse(listed({"id": "dana", "key": public("dana")}, {"id": "fay", "key": public("fay")}))
-    with pytest.raises(GrantError, match="'eli' is no approver"):
+    with pytest.raises(SignedObjectError, match="'eli' is no approver"):
         read_grant(signed(), fewer)
     swapped = ApproverKeys.parse(listed({"id": "dana", "key": public("dana")}, {"id": "eli", "key": public("fay")}))
-    with pytest.raises(GrantError, match="eli does not verify"):
+    with pytest.raises(SignedObjectError, match="eli does not verify"):
         read_grant(signed(), swapped)
 
 
 def test_a_shorter_bound_may_be_set():
-    with pytest.raises(GrantError, match="longer than 3600 s"):
+    with pytest.raises(SignedObjectError, match="longer than 3600 s"):
         read_grant(signed(), APPROVERS, max_window=3600)
 
 
@@ -189,13 +190,13 @@ def test_no_flipped_bit_holds(data):
     place, bit = data.draw(st.integers(0, len(original) - 1)), data.draw(st.integers(0, 7))
     bent = bytearray(original)
     bent[place] ^= 1 << bit
-    with pytest.raises(GrantError):
+    with pytest.raises(SignedObjectError):
         read_grant(bytes(bent), APPROVERS)
 
 
 @given(st.binary(max_size=300))
 def test_no_bytes_hold(data):
-    with pytest.raises(GrantError):
+    with pytest.raises(SignedObjectError):
         read_grant(data, APPROVERS)
 
 

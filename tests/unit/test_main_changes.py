@@ -121,7 +121,7 @@ async def test_a_grant_that_opens_and_one_that_ends_reach_open_calls_and_are_rec
     store = grants.recorded(settings(world), Log(), say, told)
     assert store is not None
     async with at_work(store.run()):
-        world.grant_exception(time.time())
+        world.grant_expires = world.desk.grant("EX-7", "ed", time.time())
         await until(lambda: told.times == 1)
         (world.folder / "grants" / "EX-7.json").unlink()
         await until(lambda: told.times == 2)
@@ -161,7 +161,7 @@ async def test_the_whole_of_it_put_together(world: World) -> None:
             (world.folder / "revoked.jsonl").write_text('{"jti": "x"}\n')
             await until(lambda: reconsidered.times)
             reconsidered.times = 0
-            world.grant_exception(time.time())
+            world.grant_expires = world.desk.grant("EX-7", "ed", time.time())
             await until(lambda: reconsidered.times)
             await asyncio.sleep(1.5)
             reconsidered.times = 0

@@ -40,7 +40,8 @@ def refusal(folder: Path, **changes: object) -> str:
 def test_a_whole_deployment_is_good(world: Path) -> None:
     lines = check(settings(world))
     assert [line.split()[0] for line in lines] == [
-        "directory", "subject", "policy", "methods", "issuer", "issuer", "revoked", "exceptions", "records", "listener",
+        "directory", "subject", "policy", "methods", "issuer", "issuer", "revoked", "exceptions", "authorizations",
+        "ledger", "records", "listener",
     ]  # fmt: skip
 
 

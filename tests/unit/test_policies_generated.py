@@ -10,14 +10,14 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.decision import _engine, bundle
+from sidecar.decision import _engine, bundle, folder
 from sidecar.decision.document import parse_decision
 from sidecar.decision.guard import check_null_leaves, nullable_leaves
 from sidecar.vocabulary import AccessRequest, canonical
 
 HERE = Path(__file__).parent
 POLICIES = HERE.parents[1] / "policies"
-COUNT = 1500
+COUNT = 2000
 
 
 def _sibling(name: str):
@@ -37,7 +37,7 @@ def calls() -> tuple[AccessRequest, ...]:
 
 @cache
 def engine() -> _engine.Engine:
-    loaded = bundle.load_folder(POLICIES)
+    loaded = folder.load_folder(POLICIES)
     return _engine.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
 
 
@@ -108,7 +108,7 @@ def test_opa_accepts_the_policies_and_their_tests_pass_there():
 
 
 def _tests() -> list[tuple[str, str, bool, str | None, int]]:
-    loaded = bundle.load_folder(POLICIES)
+    loaded = folder.load_folder(POLICIES)
     tested = _engine.Engine(loaded.modules + loaded.tests, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
     return tested.run_tests()
 

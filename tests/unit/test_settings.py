@@ -9,44 +9,12 @@ import pytest
 import yaml
 from hypothesis import HealthCheck, given, settings
 from hypothesis import strategies as st
-from settings_files import OVERSIGHT, SIDECAR
+from settings_files import OVERSIGHT, SIDECAR, changed, refusal, refused, written
 
 from sidecar.errors import ConfigurationError
 from sidecar.settings.loader import load
 from sidecar.settings.oversight import OversightSettings
 from sidecar.settings.sidecar import SidecarSettings
-
-
-def written(folder: Path, text: str | bytes, name: str = "sidecar.yaml") -> Path:
-    file = folder / name
-    file.write_bytes(text if isinstance(text, bytes) else text.encode())
-    return file
-
-
-def changed(key: str, value: Any, text: str = SIDECAR) -> str:
-    """The example with the value at a dotted key replaced; `...` takes the key out."""
-    tree = yaml.safe_load(text)
-    *parents, last = [int(part) if part.isdigit() else part for part in key.split(".")]
-    place = tree
-    for parent in parents:
-        place = place[parent] if isinstance(place, list) else place.setdefault(parent, {})
-    if value is ...:
-        del place[last]
-    else:
-        place[last] = value
-    return yaml.safe_dump(tree)
-
-
-def refusal(file: Path, model: Any = SidecarSettings, environment: dict[str, str] | None = None) -> str:
-    with pytest.raises(ConfigurationError) as caught:
-        load(file, model, environment or {})
-    text = str(caught.value)
-    assert "\n" not in text
-    return text
-
-
-def refused(folder: Path, key: str, value: Any) -> str:
-    return refusal(written(folder, changed(key, value)))
 
 
 class TestExamples:
@@ -131,27 +99,15 @@ class TestUnknownKeys:
     def test_a_key_like_no_other_is_refused_without_a_guess(self, tmp_path: Path) -> None:
         assert "zzz: unknown key." in refused(tmp_path, "zzz", 1)
 
-    @pytest.mark.parametrize(
-        "key",
-        [
-            "ledger", "shadow", "identity.authorizations", "decision.opa", "decision.verify_with", "decision.sample",
-            "policy.keys", "policy.bundle.url", "policy.bundle.s3", "policy.bundle.file",
-        ],
-    )  # fmt: skip
-    def test_a_key_of_a_later_version_is_refused_by_name(self, tmp_path: Path, key: str) -> None:
-        text = refused(tmp_path, key, {"file": "x"})
-        assert f"{key}: " in text
-        assert "is not in this version; remove the key" in text
-
     @pytest.mark.parametrize("key", ["witnesses", "oidc", "storage.postgres", "tiles.s3", "listen.web"])
-    def test_so_is_one_of_the_store(self, tmp_path: Path, key: str) -> None:
+    def test_a_key_of_a_later_version_is_refused_by_name(self, tmp_path: Path, key: str) -> None:
         text = refusal(written(tmp_path, changed(key, {"file": "x"}, OVERSIGHT)), OversightSettings)
         assert f"{key}: " in text
         assert "is not in this version; remove the key" in text
 
     @pytest.mark.parametrize(
         ("key", "value"),
-        [("decision.engine", "opa"), ("workers", 2), ("listen.0.door", "ext_proc"), ("listen.0.door", "authzen")],
+        [("workers", 2), ("listen.0.door", "ext_proc"), ("listen.0.door", "authzen")],
     )
     def test_so_is_a_value_of_a_later_version(self, tmp_path: Path, key: str, value: object) -> None:
         text = refused(tmp_path, key, value)
@@ -387,7 +343,6 @@ class TestEnvironment:
         [
             ("CUSTOMHOUSE_RECORD__MAX_BYTE", "2GiB", "record.max_byte: unknown key; did you mean 'max_bytes'?"),
             ("CUSTOMHOUSE_RECORD__MAX_BYTES", "2GB", "record.max_bytes: "),
-            ("CUSTOMHOUSE_LEDGER__ADDRESS", "x:1", "ledger: the rolling ledger is not in this version"),
             ("CUSTOMHOUSE_HOLDER__NAME", "'open", "is not YAML"),
             ("CUSTOMHOUSE_HOLDER__NAME", "{a: 1, a: 2}", "is given twice"),
             ("CUSTOMHOUSE_LISTEN__0__ADDRESS", "x:1", "no mapping"),

@@ -307,20 +307,32 @@ def test_claims_add_nothing_to_a_person_of_whom_the_directory_knows_nothing():
 
 
 @pytest.mark.parametrize(
-    ("country", "status", "value", "expected"),
+    ("country", "value", "basis", "expected"),
     [
-        ("US", "visa_holder", "no", "unknown"),
-        ("GU", None, "no", "unknown"),
-        ("US", "us_citizen", "no", "no"),
-        ("CA", "visa_holder", "no", "no"),
-        ("US", "visa_holder", "yes", "yes"),
+        ("US", "no", "us_person_present", ("unknown", "presence_contradicted")),
+        ("GU", "no", "us_person_present", ("unknown", "presence_contradicted")),
+        ("US", "no", None, ("unknown", "presence_contradicted")),
+        ("US", "no", "us_person_status", ("no", "us_person_status")),
+        ("US", "no", "foreign_not_covered", ("no", "foreign_not_covered")),
+        ("CA", "no", "foreign_not_covered", ("no", "foreign_not_covered")),
+        ("US", "yes", "counterparty_covered", ("yes", "counterparty_covered")),
+        ("US", "yes", "designated", ("yes", "designated")),
+        ("CN", "yes", "resident_of_concern", ("yes", "resident_of_concern")),
     ],
 )
-def test_a_contradicted_presence_undoes_only_what_may_rest_on_it(country, status, value, expected):
-    before = person(
-        "p1", location=Location(country=country), legal_status=status, covered_person=CoveredPerson(value=value)
-    )
-    assert restrict(before, Restrictions(country="FR")).covered_person.value == expected
+def test_202_256_a_contradicted_presence_undoes_only_what_rests_on_it(country, value, basis, expected):
+    covered = CoveredPerson(value=value, basis=basis, as_of="2026-11-18T11:00:00Z")
+    before = person("p1", location=Location(country=country), covered_person=covered)
+    after = restrict(before, Restrictions(country="FR")).covered_person
+    assert (after.value, after.basis) == expected
+    assert after.as_of == covered.as_of
+    assert restrict(before, Restrictions(country=country)).covered_person == covered
+
+
+@pytest.mark.parametrize("value", ["yes", "unknown"])
+def test_202_256_no_token_makes_anybody_present(value):
+    before = person("p1", location=Location(country="CN"), covered_person=CoveredPerson(value=value))
+    assert restrict(before, Restrictions(country="US")).covered_person.value == value
 
 
 @given(

@@ -173,6 +173,7 @@ impl Checker<'_> {
             self.refuse(span, "builtin", calls::why_refused(&name));
             return Abs::unknown();
         };
+        self.calls.insert(builtin.name);
         if params.len() != builtin.arity {
             self.refuse(
                 span,
@@ -198,6 +199,7 @@ impl Checker<'_> {
             Gives::Scalar => Abs::scalar(),
             Gives::Parts => Abs { scalar: false, ..abs },
             Gives::Set => Abs { sets: true, scalar: false, ..abs },
+            Gives::Document => Abs { null: true, holds_null: true, ..Abs::plain() },
         }
     }
 

@@ -1,0 +1,71 @@
+"""Authorizations and attestations, joined to the records and to the calls that are open."""
+
+import asyncio
+from collections.abc import Callable
+
+from sidecar.enforcement.transport import OperatorLog
+from sidecar.exceptions.authorization_store import AuthorizationEvent, AuthorizationStore
+from sidecar.exceptions.authorizations import SignedAuthorization
+from sidecar.main import build
+from sidecar.main.build import clock
+from sidecar.main.records import Details
+from sidecar.main.standing import Announce
+from sidecar.settings.sidecar import SidecarSettings
+
+
+def recorded(
+    settings: SidecarSettings, log: OperatorLog, say: Announce, changed: Callable[[], None]
+) -> AuthorizationStore | None:
+    """What is in force, read once; None without `identity.authorizations`. On the event loop.
+
+    Every coming into force and every end is recorded by `say` (28 CFR 202.1101(b)(8)-(9)); `changed` is called then.
+    """
+    loop = asyncio.get_running_loop()
+    pending: set[asyncio.Task[None]] = set()
+
+    async def write(event: AuthorizationEvent) -> None:
+        signed = isinstance(event.item, SignedAuthorization)
+        await say("authorization" if signed else "attestation", details(event))
+
+    def record(event: AuthorizationEvent) -> None:
+        task = loop.create_task(write(event))
+        pending.add(task)
+        task.add_done_callback(pending.discard)
+        changed()
+
+    store = opened(settings, log, record)
+    if store is not None:
+        store.load()
+    return store
+
+
+def details(event: AuthorizationEvent) -> Details:
+    """What the record says."""
+    item = event.item
+    common: Details = {"id": item.payload.id, "state": event.state, "why": event.why, "signers": list(item.signers)}
+    if not isinstance(item, SignedAuthorization):
+        said = item.payload
+        return {
+            **common,
+            "version": said.version, "services": list(said.services), "officer": said.officer,
+            "attested_at": said.attested_at, "valid_until": said.valid_until,
+        }  # fmt: skip
+    claim = item.payload
+    return {
+        **common,
+        "kind": claim.kind, "paragraph": claim.paragraph, "persons": list(claim.persons), "groups": list(claim.groups),
+        "services": list(claim.services), "categories": list(claim.categories), "purposes": list(claim.purposes),
+        "owner": claim.owner, "not_before": claim.not_before, "expires": claim.expires,
+    }  # fmt: skip
+
+
+def opened(
+    settings: SidecarSettings, log: OperatorLog | None, on_event: Callable[[AuthorizationEvent], None]
+) -> AuthorizationStore | None:
+    """What is in force, not read yet; None without `identity.authorizations`."""
+    where = settings.identity.authorizations
+    if where is None:
+        return None
+    return AuthorizationStore(
+        file=where.file, keys=where.keys, clock=clock, on_event=on_event, report=build.reporter(log)
+    )
