@@ -179,7 +179,9 @@ def _covered(stage: Stage, *, exception: str | None = None) -> Got:
 def _covered_exception(stage: Stage) -> Played:
     """Two approvers lift the operator's own rule for a while. They cannot lift the law."""
     ends = stage.world.desk.grant("EX-8", "mei", stage.clock())
-    until(lambda: _covered(stage, exception="EX-8").reason != "exception_invalid" or stage.clock() > ends, GRANT_SECONDS)
+    until(
+        lambda: _covered(stage, exception="EX-8").reason != "exception_invalid" or stage.clock() > ends, GRANT_SECONDS
+    )
     got = _covered(stage, exception="EX-8")
     return said(got), got
 
