@@ -13,11 +13,11 @@ from sidecar.vocabulary import CoveredPerson, Engagement, Person, Subject, Workl
 GROUP = "acme"
 
 
-def covered(name="wei", value="yes", group=GROUP, type_="employment"):
+def covered(name="wei", value="yes", group=GROUP, type_="employment", place="US", basis=None):
     return Subject(
-        kind="personnel", person=Person(id=name, covered_person=CoveredPerson(value=value)),
+        kind="personnel", person=Person(id=name, covered_person=CoveredPerson(value=value, basis=basis)),
         engagement=Engagement(type=type_, counterparty="acme-cn", group=group),
-        workload=Workload(id="spiffe://t/console", operated_from="US"),
+        workload=Workload(id="spiffe://t/console", operated_from=place),
     )  # fmt: skip
 
 

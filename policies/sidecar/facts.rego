@@ -57,7 +57,7 @@ call := {
 	answer := input.context.phase == "response"
 	ungranted := grant == ""
 	mixed := [droppable, answer, base.reading, non_us, subjects.pending] == [true, true, true, true, false]
-	drop := [barred, mixed, ungranted, known_caller(base), known_lanes(base)] == [true, true, true, true, true]
+	drop := dropping([barred, mixed, ungranted], base)
 	exposed := [barred, drop] == [true, false]
 	at_stake := [guarded, drop] == [true, false]
 
@@ -98,6 +98,10 @@ base := {
 	# `unclassified`.
 	empty := [input.resource.categories, input.resource.classes, named, subjects.pending] == [[], [], 0, false]
 }
+
+dropping(wanted, facts) := false if {
+	wanted != [true, true, true]
+} else := [known_caller(facts), known_lanes(facts)] == [true, true]
 
 # Whether it is known that the caller may not see protected data of US subjects, or may.
 known_caller(facts) if {

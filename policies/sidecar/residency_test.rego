@@ -107,6 +107,12 @@ test_a_lane_that_is_closed_for_want_of_knowledge_is_refused_not_spared if {
 	unasked.drop == false
 }
 
+test_what_has_no_class_is_protected_and_dropped_whatever_the_purpose if {
+	person := object.union(fixtures.support, object.union(mixed("read", "response"), {"resource": {"classes": []}}))
+	known := data.sidecar.facts.call with input as person with input.context.purpose as null
+	known.drop == true
+}
+
 test_mixed_requests_and_writes_are_refused if {
 	every change in [mixed("read", "request"), mixed("write", "response"), mixed("write", "request")] {
 		denied := fixtures.denied(change)

@@ -141,7 +141,7 @@ class AuthorizationDesk:
         with _alone(path.parent):
             lines = files.read(path, MAX_FILE).splitlines() if path.exists() else []
             for line in lines:
-                if line.strip() and jws.unverified(line)[0].get("id") == paper.id:
+                if line.strip() and _id_of(line) == paper.id:
                     raise ConfigurationError("has a line of this id already", where=str(path), value=paper.id,
                                              fix="Take that line away first, or use another id.")  # fmt: skip
             return papers.write(path, b"\n".join([*lines, signed]) + b"\n", new=False)
@@ -152,6 +152,14 @@ class AuthorizationDesk:
         except (OSError, SignedObjectError) as error:
             raise ConfigurationError(f"cannot be read: {files.why(error)}", where=str(self.keys),
                                      fix="Correct identity.authorizations.keys.") from None  # fmt: skip
+
+
+def _id_of(line: bytes) -> object:
+    """None for a damaged line: it grants nothing, `list` names it, and it keeps nobody from signing."""
+    try:
+        return jws.unverified(line)[0].get("id")
+    except SignedObjectError:
+        return None
 
 
 _INSTANTS = frozenset({"not_before", "expires", "attested_at", "valid_until"})

@@ -40,6 +40,7 @@ from sidecar.vocabulary import CoveredPerson, Engagement, Location, Person
 S = TypeVar("S", bound=msgspec.Struct)
 
 _DAY = 86_400.0
+_SHOWN = 3
 _encode = msgspec.json.Encoder().encode
 
 
@@ -90,9 +91,10 @@ class _Build:
         self.covered: Counter[str] = Counter()
         self.explained: dict[str, list[str]] = {}
         self._wanted: set[str] = set()
+        self._listed: Collection[str] = ()
 
     def write(self, writer: SnapshotWriter, designated: Path | None, explain: Collection[str]) -> None:
-        listed = read_designations(designated, self._progress, self.bad)
+        listed = self._listed = read_designations(designated, self._progress, self.bad)
         rows = [(line, _designate(entity, listed)) for line, entity in
                 self._read(self._entities, Entity, self._entity_lines, self._checks.entity)]  # fmt: skip
         owners = self._owners(rows)
@@ -125,6 +127,12 @@ class _Build:
         if not owners.keys() <= self._person_lines.keys():
             raise _changed(self._people)
         self._check_owners(rows)
+
+    def designations(self) -> list[str]:
+        """How many of a list have no row here: one that is misspelt designates nobody."""
+        without = [one for one in self._listed if one not in self._person_lines and one not in self._entity_lines]
+        some = f", such as {', '.join(sorted(without)[:_SHOWN])}" if without else ""
+        return [f"designated: {len(self._listed)} listed, {len(without)} without a row{some}"] if self._listed else []
 
     def _owners(self, rows: list[tuple[int, Entity]]) -> dict[str, PersonSource]:
         """The rows of those persons who own something. Bad ones are named when all are read."""
@@ -235,6 +243,7 @@ def build(people: Path, entities: Path, target: Path, progress: Progress, *, des
         f"{counts['people']} people ({work.us_personnel} US personnel), {counts['entities']} entities",
         f"covered persons: {work.covered['yes']} people, {entities_of['yes']} entities",
         f"unknown, weighed as covered: {work.covered['unknown']} people, {entities_of['unknown']} entities",
+        *work.designations(),
         *(line for name in dict.fromkeys(explain) for line in work.explained[name]),
         f"{target}: revision {revision}, built {built}",
     ])  # fmt: skip

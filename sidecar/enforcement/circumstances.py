@@ -180,8 +180,13 @@ class Circumstances:
     def _in_force(self, subjects: Iterable[Subject], service: str, now: float) -> Lifted:
         if self._authorizations is None:
             return NOTHING
-        people = ((one.person.id, one.engagement.group) for one in subjects if one.person.id is not None)
-        return self._authorizations.for_call(people, service, now)
+        parties: list[tuple[str, str | None]] = []
+        for one in subjects:
+            if one.person.id is not None:
+                parties.append((one.person.id, one.engagement.group))
+            if one.workload.id is not None:
+                parties.append((one.workload.id, None))
+        return self._authorizations.for_call(parties, service, now)
 
     def used(self, claims: Claims, call_id: str) -> None:
         """A call was permitted by the exception it had claimed."""

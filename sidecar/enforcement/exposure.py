@@ -17,6 +17,7 @@ from collections.abc import Callable, Iterable, Mapping, Sequence
 from typing import Protocol
 
 from sidecar.attributes.countries import COUNTRIES_OF_CONCERN
+from sidecar.attributes.coverage import OF_A_US_PERSON
 from sidecar.attributes.holdings import LOOSE, subject_holdings
 from sidecar.attributes.messages import ParsedMessage
 from sidecar.attributes.presence import inventory
@@ -35,6 +36,7 @@ GEOLOCATION = "precise_geolocation"
 DEVICE = "device"
 NAMELESS = "nameless"
 """Kind under which a record that names nobody is counted: each as a person of its own."""
+_AGREEMENTS = frozenset({"employment", "vendor", "investment"})
 _IN_SCOPE = SENSITIVE | {one for one in CATEGORIES if one.startswith("id_")} | {"commerce_order", "unclassified"}
 _NOTHING_SEEN: Exposure = dict.fromkeys(CATEGORIES, 0)
 _MOST_OPEN = 5_000
@@ -62,16 +64,24 @@ class Ledger(Protocol):
 def group_of(subject: Subject) -> str | None:
     """Whose volumes a call adds to; None where 28 CFR 202.205 does not ask.
 
-    The group of the engagement; failing that its counterparty, the person, or all that is operated from the country.
+    The group of the engagement; failing that its counterparty, or the person; behind anybody else, all that is operated
+    from the country, or the service of which nobody says from where it is operated.
     """
-    if subject.kind == "personnel":
+    place = subject.workload.operated_from
+    if subject.kind == "personnel" and _judged(subject):
         engagement = subject.engagement
-        if subject.person.covered_person.value == "no" and engagement.type != "brokerage":
-            return None
         return engagement.group or engagement.counterparty or f"person/{subject.person.id}"
-    if subject.kind == "workload" and subject.workload.operated_from in COUNTRIES_OF_CONCERN:
-        return f"operated-from/{subject.workload.operated_from}"
-    return None
+    if place in COUNTRIES_OF_CONCERN:
+        return f"operated-from/{place}"
+    return f"operated-by/{subject.workload.id}" if place is None else None
+
+
+def _judged(subject: Subject) -> bool:
+    """Covered, unresolved, a broker, or a foreign person of whose agreement nobody knows (202.210, 202.302)."""
+    covered, agreement = subject.person.covered_person, subject.engagement.type
+    if covered.value != "no" or agreement == "brokerage":
+        return True
+    return agreement not in _AGREEMENTS and covered.basis not in OF_A_US_PERSON
 
 
 def in_scope(reach: Reach) -> bool:

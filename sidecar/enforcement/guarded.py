@@ -73,9 +73,13 @@ class Guarded:
 
     @property
     def free(self) -> bool:
-        """Whether everything the upstream says may pass: a permit without content obligations, nothing pending."""
+        """Whether everything the upstream says may pass: a permit without content obligations, nothing pending.
+
+        Nor where the ledger counts what leaves: nobody can count what stands in an error's text.
+        """
         cover = self._covers.get("request")
-        return cover is not None and not cover.counts.pending and not self._bound
+        uncounted = self._case.exposure is None
+        return cover is not None and not cover.counts.pending and not self._bound and uncounted
 
     async def open(self) -> Final | None:
         """Stages 1 to 3 for the call as a whole. None, or the recorded refusal."""

@@ -29,7 +29,13 @@ Kind = Literal["exemption", "general_licence", "specific_licence", "advisory_opi
 SIGNERS: Mapping[Kind, int] = {"exemption": 2, "general_licence": 1, "specific_licence": 1, "advisory_opinion": 1}
 """How many must sign."""
 _EXEMPT = re.compile(r"202\.5(?:0[1-9]|1[01])(?:\([A-Za-z0-9]{1,5}\))*", re.ASCII)
-_Group = Annotated[str, msgspec.Meta(min_length=1, max_length=256)]
+# No line break, and nothing that a terminal obeys or reorders: it is shown to whoever signs.
+_Group = Annotated[
+    str,
+    msgspec.Meta(
+        max_length=256, pattern=r"^[^\x00-\x1f\x7f-\x9f\u061c\u200b-\u200f\u2028-\u202e\u2060-\u206f\ufeff]+\Z"
+    ),
+]
 _CODE = re.compile(r"[a-z][a-z0-9_]{0,63}", re.ASCII)
 
 

@@ -4,7 +4,8 @@
   are still short of an approver have other endings.
 * `NAME.revoked` is a signed revocation: it ends the grant that it names, for good. One that does not hold (its signer is
   an approver no more) is named, and suspends the grant that it says, the one that its file is named after, and the one
-  in `NAME.json`: somebody meant to take it back.
+  in `NAME.json`: somebody meant to take it back. Taking the file away undoes neither the revocation that was read from it,
+  as long as this process lives, nor the record of it.
 * A file that does not hold is named in `status` and reported, and grants nothing. Neither does anything while the
   folder or the list of approvers cannot be read: a grant may be missed, never invented.
 * Removing a file, or an approver, withdraws the grant at the next poll, as a revocation ends it; its own end takes effect
@@ -109,6 +110,7 @@ class GrantStore:
         self._reading = _Reading()
         self._by_person: dict[str, tuple[SignedGrant, ...]] = {}
         self._open: dict[str, SignedGrant] = {}
+        self._revoked: set[str] = set()
 
     def for_call(self, person: str, claimed: str | None, now: float) -> tuple[ExceptionGrant, ...]:
         """The grants in force for this person, in the order of their ids; only the claimed one where one is claimed.
@@ -252,6 +254,8 @@ class GrantStore:
         for name, why in new.problems.items():
             if self._reading.problems.get(name) != why:
                 self._report("exception_damaged", f"{name}: {why}")
+        self._revoked |= {name for name, how in new.ended.items() if how == "revoked"}
+        new.ended.update(dict.fromkeys(self._revoked, "revoked"))
         self._reading = new
         by_person: dict[str, tuple[SignedGrant, ...]] = {}
         live = {name: held for name, held in sorted(new.grants.items()) if name not in new.ended}

@@ -95,7 +95,7 @@ class Calls:
 
     def person(self) -> Person:
         return Person(
-            id=self.often(self.any("alice", "bao"), None, ""), us_personnel=self.any(True, True, False, None),
+            id=self.often(self.any("alice", "bao"), None, ""), us_personnel=self.any(True, True, False, False, None),
             location=Location(country=self.any("US", "US", "PR", "SG", "CN", None)),
             roles=self.any(("support",), ("support", "legal"), ("legal",), ("analyst", "engineer"), ("trust_and_safety", "support"), ()),
             training=self.often((Training(id="data_protection", until="2027-01-01T00:00:00Z"),), (),

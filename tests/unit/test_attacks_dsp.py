@@ -152,6 +152,17 @@ def test_a_group_is_no_person_and_a_person_no_group(tmp_path):
     assert desk.named(("P1", None), ("acme", None)) == [("acme",)]
 
 
+@pytest.mark.parametrize(
+    "group", ["acme\npersons        p9", "ac\x1b[2Kme", "acme\u202exe", "ac\u200bme", "acme\n", ""]
+)
+def test_a_group_shows_a_signer_nothing_but_its_name(tmp_path, group):
+    desk = Desk(tmp_path)
+    desk.put(authorized(groups=[group]))
+    assert desk.store.in_force() == ()
+    desk.put(authorized(groups=["Société d'Été, 北京"]))
+    assert desk.store.in_force() == ("au-1",)
+
+
 class Closed(type(Path())):
     """A path below which nobody may look."""
 
@@ -212,6 +223,17 @@ def test_a_revocation_outlives_its_approver_and_a_new_name_of_the_grant(grants):
     assert grants.ids() == []
     (grants.folder / "x-1.revoked").rename(grants.folder / "other.revoked")
     assert grants.ids() == []
+
+
+def test_taking_a_revocation_away_takes_nothing_back(grants):
+    (grants.folder / "x-1.json").write_bytes(signed())
+    (grants.folder / "x-1.revoked").write_bytes(revoked())
+    assert grants.ids() == []
+    (grants.folder / "x-1.revoked").unlink()
+    assert grants.ids() == []
+    (grants.folder / "x-1.json").rename(grants.folder / "y.json")
+    assert grants.ids() == []
+    assert [row.state for row in grants.store.listing()] == ["revoked"]
 
 
 def test_a_revocation_in_pieces_suspends_the_grant_beside_it_whatever_its_id(grants):

@@ -40,7 +40,7 @@ async def test_a_call_is_shown_what_is_in_force_and_its_decision_lasts_no_longer
     context = rig.engine.documents[0].context
     assert (context.authorizations, context.security_requirements) == (LIFTED.authorizations, LIFTED.requirements)
     assert rig.engine.valid_for[0] == 90
-    assert rig.authorizations.asked[0] == ([("amy", None)], SERVICE)
+    assert rig.authorizations.asked[0] == ([("amy", None), ("spiffe://t/console", None)], SERVICE)
     rig.now += 90
     await rig.unary(get(US))
     context = rig.engine.documents[-1].context

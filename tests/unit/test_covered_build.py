@@ -127,6 +127,8 @@ def test_202_211_a_5_the_list_of_designations(bench):
     assert bench.verdicts(*people, designated=line % "a" + line % "somebody else") == [
         ("yes", "designated"), ("no", "foreign_not_covered")]  # fmt: skip
     assert bench.verdicts(*people, designated=line % "clean") == [("yes", "employed_by_covered")] * 2
+    said = bench.build(*people, designated=line % "a" + line % "A").lines
+    assert "designated: 2 listed, 1 without a row, such as A" in said
     assert bench.verdicts(*people, designated="") == [("no", "foreign_not_covered")] * 2
 
 

@@ -45,7 +45,12 @@ def rig():
     (Subject(kind="workload", workload=Workload(id="w", operated_from="US")), None),
     (Subject(kind="workload", workload=Workload(id="w", operated_from="HK")), "operated-from/HK"),
     (Subject(kind="workload", workload=Workload(id="w", operated_from="TW")), None),
-    (Subject(kind="data_subject", workload=Workload(id="w", operated_from="CN")), None),
+    (Subject(kind="workload", workload=Workload(id="w")), "operated-by/w"),
+    (Subject(kind="data_subject", workload=Workload(id="w", operated_from="US")), None),
+    (Subject(kind="data_subject", workload=Workload(id="w", operated_from="CN")), "operated-from/CN"),
+    (covered(value="no", place="CN"), "operated-from/CN"),
+    (covered(value="no", type_=None, basis="foreign_not_covered"), GROUP),
+    (covered(value="no", type_=None, basis="us_person_status"), None),
 ])  # fmt: skip
 def test_whom_the_ledger_concerns(subject, group):
     assert group_of(subject) == group
@@ -335,3 +340,10 @@ async def test_a_recheck_asks_for_figures_and_reserves_nothing_twice(rig):
     assert rig.asked.count("reserve") == 1
     assert rig.figures[-1]["id_contact"] == 1
     assert rig.left() == {}
+
+
+async def test_an_error_s_text_does_not_leave_where_the_ledger_counts(rig):
+    rig.upstream.reply = lambda _message: answer(None, Code.NOT_FOUND, message="900-11-1234 is nobody")
+    assert (await rig.unary()).final.message != "900-11-1234 is nobody"
+    rig.calls(covered(value="no"))
+    assert (await rig.unary()).final.message == "900-11-1234 is nobody"
