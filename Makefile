@@ -37,7 +37,10 @@ demo: setup ## the whole product at work, scene by scene; ENGINE=opa lets OPA de
 test: setup ## every test; what a machine lacks is skipped with the reason (in CI: fails)
 	@.ci/build-tools --optional
 	$(BIN)/python -m pytest -m "unit or contract or conformance"
-	$(BIN)/python -m pytest -m "integration or fault"
+	@# A process for each file: event loops and servers of one are no business of the next.
+	@failed=""; for file in tests/integration/test_*.py tests/fault/test_*.py; do \
+	  timeout -k 10 1200 $(BIN)/python -m pytest -q $$file || failed="$$failed $$file"; done; \
+	  if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
 
 check: setup ## lint, types, layers, generated files
 	$(BIN)/ruff check .

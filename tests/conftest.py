@@ -5,6 +5,7 @@ import shutil
 from collections.abc import Callable
 from pathlib import Path
 
+import grpc.aio
 import pytest
 from command_line import Shell
 
@@ -15,6 +16,10 @@ KINDS = ("unit", "contract", "conformance", "integration", "fault")
 LONG = os.environ.pop("CUSTOMHOUSE_CAMPAIGN", "short") == "long"
 
 Needs = Callable[[str, str], Path]
+
+# grpc.aio ends its poller with its last object, in whichever thread collects that, and may wait there for ever: with
+# this it stays, as it does in a process that serves.
+grpc.aio.init_grpc_aio()
 
 
 @pytest.hookimpl(tryfirst=True)  # before the deselection by mark

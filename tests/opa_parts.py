@@ -115,7 +115,8 @@ class FakeOpa:
         self._tasks.add(task)
         self.connections += 1
         try:
-            with suppress(ConnectionError, asyncio.IncompleteReadError):
+            # Cancelled is how it ends; what asyncio's streams make of a cancelled task goes to the log.
+            with suppress(ConnectionError, asyncio.IncompleteReadError, asyncio.CancelledError):
                 while True:
                     head = (await reader.readuntil(b"\r\n\r\n")).decode().split("\r\n")
                     headers = {k.lower(): v for k, v in (line.split(": ", 1) for line in head[1:] if line)}

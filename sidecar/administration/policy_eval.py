@@ -35,8 +35,12 @@ def evaluate(bundle: Bundle, request: AccessRequest, where: str, entrypoint: str
     try:
         engine = _engine.Engine(bundle.modules, bundle.data, rule, _SECONDS, nullable_leaves())
     except _engine.LoadError as error:
+        first = str(error).splitlines()[0]
+        _place, named, what = first.partition(": entrypoint: ")
+        if named and rule != ENTRYPOINT:
+            raise ConfigurationError(what, where="--entrypoint") from None
         raise ConfigurationError(
-            f"the policies do not load: {str(error).splitlines()[0]}", where=where,
+            f"the policies do not load: {first}", where=where,
             fix="Run `sidecar policy check` and mend what it names",
         ) from None  # fmt: skip
     value: Json = None

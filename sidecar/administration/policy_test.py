@@ -108,8 +108,11 @@ def run(
     tests = [
         rule for module in program.modules for rule in module.rules if _is_test(rule) and wanted.search(_full(rule))
     ]
+    if not tests and not chosen and pattern:
+        raise ConfigurationError("no test and no case matches", where="--run", value=pattern,
+                                 fix="It is searched in data.<package>.<test> and in the names of cases")  # fmt: skip
     if not tests and not chosen:
-        raise ConfigurationError("no test and no case", where=where, value=pattern or None,
+        raise ConfigurationError("no test and no case", where=where,
                                  fix="Name rules test_… in files ending in _test.rego, or give --cases")  # fmt: skip
     engine = _load(bundle, _without(program, tests), where, coverage=coverage)
     told = _tests(bundle, program, tests, engine)

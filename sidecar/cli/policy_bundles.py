@@ -195,7 +195,7 @@ def _status_lines(found: Mapping[str, object]) -> list[str]:
 
 _HOLDS = {
     "in force": "holds what is in force",
-    "pinned over": "holds what another was put in force over",
+    "pinned over": "holds another, which the pin keeps out of force",
     "refused": "holds a bundle that is refused",
     "unreadable": "cannot be read",
 }
@@ -208,7 +208,11 @@ def _part(found: Mapping[str, object], key: str) -> Mapping[str, object]:
 
 def _signed(said: Mapping[str, object]) -> str:
     signers = said["signers"]
-    return f"signed by {', '.join(map(str, signers))}" if isinstance(signers, list) and signers else "not signed"
+    return (
+        f"signed by {', '.join(map(str, signers))}"
+        if isinstance(signers, list) and signers
+        else "no signature asked for"
+    )
 
 
 def _private(file: Path) -> "PrivateKey":

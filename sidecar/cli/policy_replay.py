@@ -184,21 +184,23 @@ def _written(output: Path | None) -> "Iterator[Callable[[Flip], None]]":
 
 
 def _show(findings: "Findings", distinct: int, texts: "Differences | None") -> None:
+    from sidecar.cli.policy_shown import count
+
     if texts is not None:
         _show_texts(texts)
     show = out()
     show.print(
         plain(
-            f"{findings.replayed} decisions replayed ({distinct} different questions): {findings.agreed} as before, "
-            f"{findings.flips} otherwise"
+            f"{count(findings.replayed, 'decision')} replayed ({count(distinct, 'different question')}): "
+            f"{findings.agreed} as before, {findings.flips} otherwise"
         )
     )
-    for what, count in sorted(findings.passed.items()):
-        show.print(plain(f"  not replayed: {count} {what}"))
+    for what, number in sorted(findings.passed.items()):
+        show.print(plain(f"  not replayed: {number} {what}"))
     if findings.flips:
         show.print(_reasons(findings))
         show.print(_people(findings))
-        show.print(_examples(findings))
+        _show_examples(findings)
     abroad = findings.gates["newly-permitted-non-us"]
     if abroad:
         show.print(plain(f"{abroad} release US or unknown subjects' data to somebody not known to be US personnel"))
@@ -231,25 +233,24 @@ def _people(findings: "Findings") -> Table:
     return _rest(table, len(found))
 
 
-def _rest(table: Table, count: int) -> Table:
-    if count > _ROWS:
-        table.caption = f"and {count - _ROWS} more: --json shows all"
+def _rest(table: Table, number: int) -> Table:
+    if number > _ROWS:
+        table.caption = f"and {number - _ROWS} more: --json shows all"
     return table
 
 
-def _examples(findings: "Findings") -> Table:
+def _show_examples(findings: "Findings") -> None:
+    """Lines, not a table: a call id is there to be copied, and would be broken into pieces."""
     from sidecar.administration.policy_flips import who
 
-    table = _columns("Examples", "flip", "who", "what", "before", "now", "call")
+    show = out()
+    show.print("Examples")
     for one in findings.examples:
-        asked = one.request
-        cells = (
-            one.kind.replace("_", " "), who(asked), f"{asked.action.method} ({asked.context.phase})",
-            f"{one.before.effect}: {', '.join(one.before.codes)}", f"{one.after.effect}: {', '.join(one.after.codes)}",
-            one.case.call_id or one.case.name,
-        )  # fmt: skip
-        table.add_row(*map(plain, cells))
-    return table
+        asked, call = one.request, one.case.call_id or one.case.name
+        what = f"{asked.action.method} ({asked.context.phase})"
+        show.print(plain(f"{one.kind.replace('_', ' ')}: {who(asked)}, {what}, {call}"))
+        show.print(plain(f"  {one.before.effect}: {', '.join(one.before.codes)}"))
+        show.print(plain(f"  → {one.after.effect}: {', '.join(one.after.codes)}"))
 
 
 def _show_texts(texts: "Differences") -> None:

@@ -34,14 +34,14 @@ def explained(explanation: Explanation, recorded: dict[str, object], *, whole: b
         lifted = "" if one.told else "  (found, and not among the reasons)"
         tree = Tree(plain(f"{one.name}{lifted}"))
         _grow(tree, one.cause, 99 if whole else _DEPTH)
-        out().print(tree)
+        out().print(tree, soft_wrap=False)
     entry = [one for one in explanation.rules if f"{one.package}.{one.name}" == _ENTRY]
     rules = list(explanation.rules) if whole else entry
     for package, members in groupby(rules, key=lambda one: one.package):
         tree = Tree(plain(package))
         for rule in members:
             _rule(tree, rule)
-        out().print(tree)
+        out().print(tree, soft_wrap=False)
     if not whole:
         out().print(plain(f"{len(explanation.rules)} rules were evaluated: --all shows each, and causes to their end"))
 

@@ -1,4 +1,4 @@
-"""From a bundle that was read to one that answers: its tests, its denials without knowledge, and the second engine.
+"""From a bundle that was read to one that answers: its tests, its denials without knowledge, generated documents.
 
 Everything here blocks and is for another thread than the event loop's. Either a whole `Activated` comes out, or
 ConfigurationError, and whoever asked keeps what it has.
@@ -40,12 +40,12 @@ class Activated:
         return self.bundle.revision
 
 
-def activate(bundle: Bundle, where: str, maker: EngineMaker, against: EngineMaker | None = None) -> Activated:
+def activate(bundle: Bundle, where: str, maker: EngineMaker) -> Activated:
     """Load, compile, run the bundle's own tests, and try it with leaves unknown; only then may it answer.
 
-    With `against`, a second engine runs the tests as well, and must answer as the first on generated documents. Raises
-    ConfigurationError naming `where` and what does not load, which tests fail, which unknown leaf would turn a deny into
-    a permit, which document gets no decision or gets it too late, or on which one the engines differ.
+    Raises ConfigurationError naming `where` and what does not load, which tests fail, which unknown leaf would turn a
+    deny into a permit, which document gets no decision or gets it too late, or (of a `maker` that stands for two engines)
+    on which one they differ.
     """
     with _naming(where):
         if not bundle.tests:
@@ -53,15 +53,10 @@ def activate(bundle: Bundle, where: str, maker: EngineMaker, against: EngineMake
                 "the bundle has no tests", fix="Add a file ending in _test.rego beside each policy"
             )
         passed = _run_tests(bundle, maker)
-        if against is not None:
-            _run_tests(bundle, against)
         documents = guard.generated_inputs(_SEED, GENERATED, bundle.corpus)
         with maker.trial(bundle) as evaluate:
             tried = guard.check_null_leaves(evaluate, bundle.corpus, where=where)
             tried += _check_answers(evaluate, documents)
-            if against is not None:
-                with against.trial(bundle) as other:
-                    guard.compare_engines(evaluate, other, documents)
         return Activated(engine=maker.make(bundle), bundle=bundle, tests_passed=passed, documents_tried=tried)
 
 

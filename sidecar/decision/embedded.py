@@ -14,15 +14,13 @@ from typing import Final
 import msgspec
 
 from sidecar.decision import _engine
-from sidecar.decision.bundle import Bundle
+from sidecar.decision.bundle import ENTRYPOINT, Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import Evaluate, TestResult
 from sidecar.decision.guard import nullable_leaves
 from sidecar.errors import ConfigurationError, DecideError
 from sidecar.vocabulary import AccessRequest, Decision, ReasonCode
 
-ENTRYPOINT: Final = "data.sidecar.decision"
-"""What is asked: the only rule whose value is a decision."""
 _SLOW_SECONDS: Final = 0.002
 """An evaluation that takes more of this thread's time sends the next ones to threads. Not wall time: being pre-empted on
 a busy machine says nothing about the policy."""

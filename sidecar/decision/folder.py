@@ -7,7 +7,7 @@ import os
 import stat
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Final
+from typing import BinaryIO, Final
 
 from sidecar.decision.bundle import (
     MANIFEST,
@@ -47,6 +47,11 @@ def read_folder(folder: Path) -> dict[str, bytes]:
 def load_folder(folder: Path) -> Bundle:
     """Read a bundle folder. ConfigurationError as `bundle.assemble`, and for links that leave it and files too large."""
     return assemble(str(folder), read_folder(folder))
+
+
+def opened(path: Path) -> BinaryIO:
+    """A file to read. A pipe is opened too, without waiting for its writer: look before reading. OSError."""
+    return open(path, "rb", opener=lambda name, flags: os.open(name, flags | os.O_NONBLOCK))
 
 
 def _snapshot(folder: Path) -> Path:
@@ -106,7 +111,7 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[Path]:
                 yield from _walk(root, path, depth + 1)
             continue
         name = path.relative_to(root).as_posix()
-        refuse_foreign(str(path), name)
+        _refuse_odd(path, name)
         if hidden:
             continue
         if belongs(name) or name == SIGNATURES:
@@ -122,9 +127,16 @@ def _walk(root: Path, folder: Path, depth: int) -> Iterator[Path]:
             )
 
 
+def _refuse_odd(path: Path, name: str) -> None:
+    refuse_foreign(str(path), name)
+    if belongs(name) and (not name.isprintable() or "\\" in name):
+        # A line feed in a name would let two lists of files have one digest (`bundle.digest`).
+        raise ConfigurationError("the name is not a plain one", where=repr(str(path)), fix="Rename the file")
+
+
 def _content(path: Path, most: int) -> bytes:
     try:
-        with path.open("rb") as file:
+        with opened(path) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigurationError("not a regular file", where=str(path), fix="Replace it by one")
             content = file.read(most + 1)

@@ -1,4 +1,4 @@
-"""Activation checks of a whole policy: not knowing must not help, and two engines must say the same.
+"""Activation checks of a whole policy: not knowing must not help.
 
 `null < 3` and `null < "2026"` are true in Rego, so a rule that forgets to ask whether a leaf is known may permit
 because it is not. The loader refuses the shapes in which that happens; here the loaded policy itself is tried. Each
@@ -6,13 +6,12 @@ document of a corpus is decided, then decided again with one leaf after the othe
 a permit. Documents that are permitted are tried with each leaf wrong as well: where the wrong value is refused, the
 unknown one must be.
 
-And where there is a second engine, both are asked about documents of every shape (`variants`).
+`generated_inputs` are documents of every shape (`variants`), for what else activation asks of a policy.
 """
 
 import copy
 import itertools
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from dataclasses import dataclass
+from collections.abc import Callable, Iterator, Sequence
 from typing import Final
 
 import msgspec
@@ -103,49 +102,6 @@ def generated_inputs(
     `words`: texts that the policies know, for leaves of free text. Equal arguments give equal documents.
     """
     return tuple(itertools.islice(Variants(seed, corpus or _neutral(), words), count))
-
-
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Disagreement:
-    """An input document and what two engines made of it; None where one gave no answer."""
-
-    document: bytes
-    first: object
-    second: object
-
-
-def disagreements(first: Evaluate, second: Evaluate, documents: Iterable[AccessRequest]) -> Iterator[Disagreement]:
-    """The documents on which the answers are not equal, as JSON; no answer from both is agreement."""
-    for request in documents:
-        document = canonical(request)
-        ours, theirs = _answer(first, document), _answer(second, document)
-        if ours != theirs:
-            yield Disagreement(document=document, first=ours, second=theirs)
-
-
-def compare_engines(first: Evaluate, second: Evaluate, documents: Sequence[AccessRequest]) -> int:
-    """Return how many documents both answered alike, which is all of them.
-
-    Raises ConfigurationError naming the first document on which they differ, and in how many they do.
-    """
-    found = list(disagreements(first, second, documents))
-    if found:
-        raise ConfigurationError(
-            f"the two engines differ on {len(found)} of {len(documents)} documents", value=found[0].document.decode(),
-            fix="OPA is right: state the rule in a plainer way, and report what the embedded engine should have refused",
-        )  # fmt: skip
-    return len(documents)
-
-
-def _answer(evaluate: Evaluate, document: bytes) -> object:
-    try:
-        return msgspec.json.decode(evaluate(document))
-    except _engine.DeadlineExceeded:
-        raise ConfigurationError(
-            "a decision on a generated document takes too long", fix="Index the tables it searches"
-        ) from None
-    except (_engine.EvaluationError, ValueError):
-        return None
 
 
 def _helped(where: str, number: int, steps: tuple[_Step, ...]) -> ConfigurationError:

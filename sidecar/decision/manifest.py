@@ -15,7 +15,8 @@ from sidecar.errors import ConfigurationError
 
 DIGEST: Final = "sha256:"
 MAX_LABEL: Final = 200
-_PACKAGE: Final = re.compile(r"^package[ \t]+([A-Za-z_][A-Za-z0-9_.]*)", re.MULTILINE)
+_PACKAGE: Final = re.compile(r"(?:[ \t\r\n]|#[^\n]*\n)*+package[ \t]+([A-Za-z_][A-Za-z0-9_.]*)")
+"""The first statement of a module; what stands before it is white space and comments. A later line may be in a string."""
 
 
 class Manifest(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -97,7 +98,7 @@ def _unlabelled(tree: JsonObject) -> None:
 
 def check_package(where: str, source: str, roots: tuple[str, ...]) -> None:
     """ConfigurationError for a module without package, or with one that the roots do not hold."""
-    found = _PACKAGE.search(source)
+    found = _PACKAGE.match(source)
     if found is None:
         raise ConfigurationError("no package", where=where, fix="Begin the file with `package sidecar.…`")
     if not _under(found[1].replace(".", "/"), roots):

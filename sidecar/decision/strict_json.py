@@ -1,7 +1,9 @@
-"""JSON for policy data, read so that both engines see the same: no key twice, no fraction, integers of 64 bits."""
+"""JSON for policy data, read so that both engines see the same: UTF-8, no key twice, no fraction, integers of 64 bits."""
 
 import json
 from typing import Final, NoReturn
+
+import msgspec
 
 from sidecar.errors import ConfigurationError
 
@@ -13,6 +15,7 @@ _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 
 def parse_object(where: str, content: bytes) -> JsonObject:
     """The JSON object in `content`. Raises ConfigurationError naming `where` and the finding."""
+    text = decoded(where, content)
 
     def pairs(items: list[tuple[str, Json]]) -> JsonObject:
         found: JsonObject = {}
@@ -35,14 +38,31 @@ def parse_object(where: str, content: bytes) -> JsonObject:
 
     try:
         parsed: Json = json.loads(
-            content, object_pairs_hook=pairs, parse_float=fraction, parse_constant=fraction, parse_int=integer
+            text, object_pairs_hook=pairs, parse_float=fraction, parse_constant=fraction, parse_int=integer
         )
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"not JSON: {error}", where=where, fix="Write one JSON object") from None
     if not isinstance(parsed, dict):
         raise ConfigurationError("not a JSON object", where=where, fix="Write one JSON object")
     _check_depth(where, parsed, 0)
+    if "\\u" in text:
+        _check_whole(where, parsed)
     return parsed
+
+
+def decoded(where: str, content: bytes) -> str:
+    """The text in `content`. ConfigurationError where it is not UTF-8 (given bytes, json.loads would guess further)."""
+    try:
+        return content.decode("utf-8")
+    except UnicodeDecodeError as error:
+        raise ConfigurationError(f"not UTF-8 at byte {error.start}", where=where, fix="Save it as UTF-8") from None
+
+
+def _check_whole(where: str, value: Json) -> None:
+    try:
+        msgspec.json.encode(value)
+    except UnicodeEncodeError:
+        raise ConfigurationError("half a character (a lone surrogate)", where=where, fix="Write whole ones") from None
 
 
 def _check_depth(where: str, value: Json, depth: int) -> None:

@@ -27,7 +27,8 @@ class Admission:
         signed = replace(bundle, signers=self.signers(bundle, where))
         proof = self.kept.proof(bundle.revision, self.maker.name) if self.resumable else None
         if proof is None:
-            return activate(signed, where, self.maker)
+            with self.kept.trying(bundle.revision):
+                return activate(signed, where, self.maker)
         return resume(signed, where, self.maker, tests_passed=proof.tests, documents_tried=proof.tried)
 
     def signers(self, bundle: Bundle, where: str) -> tuple[str, ...]:

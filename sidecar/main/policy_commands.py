@@ -52,30 +52,35 @@ class PolicyCommands:
 
     async def activate(self, arguments: Sequence[str], who: str) -> Answer:
         """Take what the source holds now; with a path, the bundle there."""
-        if len(arguments) > 1 or (arguments and not Path(arguments[0]).is_absolute()):
-            raise ConfigurationError("policy.activate takes one absolute path, or none")
         by = f"admin:{who}"
-        doing = self._follower.put(Path(arguments[0]), by) if arguments else self._follower.take(by)
-        return await self._done("policy.activate", by, doing)
+
+        async def do() -> Activated:
+            if len(arguments) > 1 or (arguments and not Path(arguments[0]).is_absolute()):
+                raise ConfigurationError("policy.activate takes one absolute path, or none")
+            return await (self._follower.put(Path(arguments[0]), by) if arguments else self._follower.take(by))
+
+        return await self._done("policy.activate", by, do())
 
     async def roll_back(self, arguments: Sequence[str], who: str) -> Answer:
         """Go back to the bundle before, or to the one named by its revision or the first digits of it."""
-        if len(arguments) > 1:
-            raise ConfigurationError("policy.rollback takes one revision, or none")
         by = f"rollback:{who}"
-        target = self._target(arguments[0] if arguments else None)
-        return await self._done("policy.rollback", by, self._follower.roll_back(target, by))
+
+        async def do() -> Activated:
+            if len(arguments) > 1:
+                raise ConfigurationError("policy.rollback takes one revision, or none")
+            return await self._follower.roll_back(self._target(arguments[0] if arguments else None), by)
+
+        return await self._done("policy.rollback", by, do())
 
     def _target(self, wanted: str | None) -> Kept:
-        active, state = self._standing.decisions.active.revision, self._follower.kept.state
-        others = [one for one in state.bundles if one.revision != active]
+        active, kept = self._standing.decisions.active.revision, self._follower.kept
         if wanted is None:
             # What was gone back from is not what "before" means.
-            left = None if state.pin is None else state.pin.over
-            others = [one for one in others if one.revision != left]
-            if not others:
+            before = kept.before(active)
+            if before is None:
                 raise ConfigurationError("no earlier policy is kept", fix="Name one with --to, or activate a bundle.")
-            return others[0]
+            return before
+        others = [one for one in kept.state.bundles if one.revision != active]
         digits = wanted.removeprefix("sha256:")
         found = [one for one in others if one.revision.removeprefix("sha256:").startswith(digits)]
         if len(digits) < _SHORTEST or len(found) != 1:
@@ -89,9 +94,11 @@ class PolicyCommands:
         before = self._standing.decisions.active
         try:
             active = await doing
-        except ConfigurationError:
+        except Exception as error:
             await self._say("admin_action", {"action": action, "by": by, "done": False, "revision": None})
-            raise
+            if isinstance(error, ConfigurationError):
+                raise
+            raise ConfigurationError(f"{type(error).__name__}: {error}") from error
         await self._say("admin_action", {"action": action, "by": by, "done": True, "revision": active.revision})
         kept = self._follower.kept
         return {

@@ -103,16 +103,18 @@ class Follower:
     # -- what a person asks for --------------------------------------------------------------------------------------
 
     async def take(self, by: str) -> Activated:
-        """Look at the source now, and put in force what it holds, whatever was pinned. ConfigurationError."""
+        """Look at the source now, and put in force what it holds, whatever was pinned.
+
+        ConfigurationError, and a pin stays, where the source cannot be read or holds what does not pass.
+        """
         async with self._at_once():
-            await asyncio.to_thread(self.kept.unpin)
             self._retry = float("-inf")
             try:
                 self.found = await asyncio.to_thread(self.source.read)
             except ConfigurationError as error:
                 self._unreadable(error)
                 raise
-            await self._judge(by)
+            await self._judge(by, anew=True)
             if self._problem is not None:
                 raise ConfigurationError(self._problem)
             return self._standing.decisions.active
@@ -121,20 +123,27 @@ class Follower:
         """Put the bundle in this folder or .tar.gz in force, over what the source holds. ConfigurationError."""
         async with self._at_once():
             bundle = await asyncio.to_thread(load, path)
-            return await self._pinned(bundle, by, str(path))
+            return await self._pinned(bundle, by, str(path), leaving=False)
 
     async def roll_back(self, kept: Kept, by: str) -> Activated:
         """Put a bundle in force again that was so before, over what the source holds. ConfigurationError."""
         async with self._at_once():
-            return await self._pinned(await asyncio.to_thread(self.kept.load, kept), by, kept.source)
+            return await self._pinned(await asyncio.to_thread(self.kept.load, kept), by, kept.source, leaving=True)
 
-    async def _pinned(self, bundle: Bundle, by: str, source: str) -> Activated:
-        before = self._standing.decisions.active
+    async def _pinned(self, bundle: Bundle, by: str, source: str, *, leaving: bool) -> Activated:
         active = await asyncio.to_thread(self._entry.admit, bundle, source)
-        over = before.revision if self.found is None else self.found.revision
+        over = self._last_held()
         pin = None if over == active.revision else Pin(over=over, by=by, at=clock())
-        await self._put(active, by, source, pin)
+        leaving = leaving and active.revision != self._standing.decisions.active.revision
+        await self._put(active, by, source, pin, leaving=leaving)
         return active
+
+    def _last_held(self) -> str:
+        """The revision that the source holds, or held when it could last be read."""
+        if self.found is not None:
+            return self.found.revision
+        pin = self.kept.state.pin
+        return self._standing.decisions.active.revision if pin is None else pin.over
 
     @asynccontextmanager
     async def _at_once(self) -> AsyncIterator[None]:
@@ -167,18 +176,20 @@ class Follower:
         self.found = None
         self._tell(str(error) if isinstance(error, ConfigurationError) else f"{type(error).__name__}: {error}")
 
-    async def _judge(self, by: str) -> None:
-        """Put in force what was found, if it is another and passes."""
+    async def _judge(self, by: str, *, anew: bool = False) -> None:
+        """Put in force what was found, if it is another and passes; `anew`: also what was pinned over."""
         found, active = self.found, self._standing.decisions.active
         if found is None:
             return
-        if found.revision != active.revision and not self.superseded:
+        if found.revision != active.revision and (anew or not self.superseded):
             if self._monotonic() >= self._retry:
                 await self._try(found, by)
             return
         if found.revision == active.revision and found.signatures != active.bundle.signatures:
             await self._signed_anew(found, active, by)
             return
+        if found.revision == active.revision:
+            await asyncio.to_thread(self.kept.unpin)
         self._tell(None)
         await self._confirmed()
 
@@ -206,9 +217,9 @@ class Follower:
             self._standing.seen(clock())
             await asyncio.to_thread(self.kept.seen, clock())
 
-    async def _put(self, active: Activated, by: str, source: str, pin: Pin | None) -> None:
+    async def _put(self, active: Activated, by: str, source: str, pin: Pin | None, *, leaving: bool = False) -> None:
         """In force, and kept first: after a crash in between, the next start goes on with it."""
-        await asyncio.to_thread(self.kept.keep, active, by=by, source=source, now=clock(), pin=pin)
+        await asyncio.to_thread(self.kept.keep, active, by=by, source=source, now=clock(), pin=pin, leaving=leaving)
         # No await between these: a decision, its revision in the record and the cache change together.
         self._from, self._disowned = source, None
         self._standing.put(active, seen=clock())

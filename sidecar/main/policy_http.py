@@ -9,8 +9,8 @@ import hashlib
 import socket
 import ssl
 import threading
-import time
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from http.client import HTTPConnection, HTTPException, HTTPResponse, HTTPSConnection
 from pathlib import Path
@@ -25,6 +25,8 @@ from sidecar.main.sources import Look
 ANSWER_SECONDS = 10.0
 """How long a connection, and an answer that was not asked to wait, may take to begin."""
 BODY_SECONDS = 60.0
+HEAD_SECONDS = 20.0
+"""How long TLS and the head of an answer may take in all, however small the steps, beside what was agreed to wait."""
 FIRST_RETRY_SECONDS = 1.0
 MAX_TOKEN = 8 << 10
 _REDIRECTS = 3
@@ -49,11 +51,9 @@ class HttpSource:
 
     kind = "url"
 
-    def __init__(
-        self, asked: Asked, *, jitter: Callable[[], float], monotonic: Callable[[], float] = time.monotonic
-    ) -> None:
+    def __init__(self, asked: Asked, *, jitter: Callable[[], float]) -> None:
         """`jitter` gives numbers in [0, 1). ConfigurationError for an address or a file that cannot be used."""
-        self._asked, self._jitter, self._monotonic = asked, jitter, monotonic
+        self._asked, self._jitter = asked, jitter
         self._url = check_address(asked.url, "policy.bundle.url")
         self._tls = _trust(asked.ca) if self._url.scheme == "https" else None
         self._tag: str | None = None
@@ -61,8 +61,8 @@ class HttpSource:
         self._waits = False
         self._failures = 0
         self._guard = threading.Lock()
-        self._waiting: HTTPConnection | None = None
-        self._interrupted = False
+        self._open: socket.socket | None = None
+        self._looking = self._interrupted = False
 
     @property
     def where(self) -> str:
@@ -80,31 +80,65 @@ class HttpSource:
     def read(self) -> Bundle:
         """Ask without a tag."""
         self._tag, self._digest = None, b""
-        found = self._look(wait=None)
+        found = self._fetched(wait=None)
         if isinstance(found, Look):
             raise self._failed("the server does not send the bundle")
         return found
 
     def look(self) -> Bundle | Look:
         """Ask once, waiting where that was agreed."""
-        return self._look(wait=self._asked.wait if self._waits else None)
+        with self._guard:
+            self._looking, self._interrupted = True, False
+        try:
+            return self._fetched(wait=self._asked.wait if self._waits else None)
+        finally:
+            with self._guard:
+                self._looking = False
 
     def interrupt(self) -> None:
-        """End the waiting of a look under way."""
+        """End a look under way: nobody waits for a slow server to be allowed to act."""
         with self._guard:
-            self._interrupted = True
-            if self._waiting is not None and (sock := self._waiting.sock) is not None:
-                try:
-                    socket.socket.shutdown(sock, socket.SHUT_RDWR)  # of TLS sockets too: theirs is not for two threads
-                except OSError:
-                    return  # it has ended by itself
+            if self._looking:
+                self._interrupted = True
+                self._cut()
 
-    def _look(self, wait: float | None) -> Bundle | Look:
-        self._interrupted = False
+    def _cut(self) -> None:
+        if self._open is None:
+            return
+        try:
+            # Of TLS sockets too: their own shutdown is not for two threads.
+            socket.socket.shutdown(self._open, socket.SHUT_RDWR)
+        except OSError:
+            return  # it has ended by itself
+
+    @contextmanager
+    def _within(self, seconds: float, what: str) -> Iterator[None]:
+        """ConfigurationError, and the connection is cut, after so long: the time limits of sockets count per byte."""
+        late = threading.Event()
+
+        def cut() -> None:
+            late.set()
+            with self._guard:
+                self._cut()
+
+        timer = threading.Timer(seconds, cut)
+        timer.daemon = True
+        timer.start()
+        try:
+            yield
+        except (ConfigurationError, OSError, HTTPException):
+            if not late.is_set():
+                raise
+        finally:
+            timer.cancel()
+        if late.is_set():
+            raise self._failed(f"{what} more than {seconds:g} s")
+
+    def _fetched(self, wait: float | None) -> Bundle | Look:
         try:
             found = self._ask(wait)
         except (ConfigurationError, OSError, HTTPException, ValueError) as error:
-            if self._interrupted:
+            if self._looking and self._interrupted:
                 return Look.UNSETTLED
             self._failures, self._waits, self._tag, self._digest = min(self._failures + 1, 30), False, None, b""
             if isinstance(error, ConfigurationError):
@@ -118,14 +152,13 @@ class HttpSource:
         for _ in range(_REDIRECTS + 1):
             connection, answer = self._connection(url), None
             try:
-                self._connect(connection, wait)
-                answer = self._answer(connection, url, wait)
+                answer = self._head(connection, url, wait)
                 if answer.status not in (301, 302, 303, 307, 308):
                     return self._taken(answer)
                 url = self._redirected(url, answer.getheader("Location"))
             finally:
                 with self._guard:
-                    self._waiting = None
+                    self._open = None
                 if answer is not None:
                     answer.close()
                 connection.close()
@@ -137,14 +170,26 @@ class HttpSource:
             return HTTPConnection(host, url.port, timeout=ANSWER_SECONDS)
         return HTTPSConnection(host, url.port, timeout=ANSWER_SECONDS, context=self._tls)
 
+    def _head(self, connection: HTTPConnection, url: SplitResult, wait: float | None) -> HTTPResponse:
+        with self._within(HEAD_SECONDS + (wait or 0.0), "the head of the answer took"):
+            self._connect(connection, wait)
+            return self._answer(connection, url, wait)
+
     def _connect(self, connection: HTTPConnection, wait: float | None) -> None:
-        connection.connect()
-        if wait is not None and connection.sock is not None:
+        plain = socket.create_connection((connection.host, connection.port), ANSWER_SECONDS)
+        connection.sock = plain
+        if self._tls is not None:
+            connection.sock = self._tls.wrap_socket(
+                plain, server_hostname=connection.host, do_handshake_on_connect=False
+            )
+        with self._guard:
+            if self._looking and self._interrupted:
+                raise ConnectionAbortedError("interrupted")
+            self._open = connection.sock
+        if isinstance(connection.sock, ssl.SSLSocket):
+            connection.sock.do_handshake()
+        if wait is not None:
             connection.sock.settimeout(wait + ANSWER_SECONDS)
-            with self._guard:
-                if self._interrupted:
-                    raise ConnectionAbortedError("interrupted")
-                self._waiting = connection
 
     def _answer(self, connection: HTTPConnection, url: SplitResult, wait: float | None) -> HTTPResponse:
         # The first question says how long we would wait, too: by its answer the server tells whether it can.
@@ -183,19 +228,14 @@ class HttpSource:
         return Look.UNCHANGED if bundle is None else bundle
 
     def _body(self, answer: HTTPResponse) -> bytes:
-        # The socket's time limit counts from byte to byte; a server that drips must not hold the thread for longer.
-        give_up = self._monotonic() + BODY_SECONDS
         parts: list[bytes] = []
         size = answer.length or 0
         if size <= MAX_ARCHIVE_BYTES:
             size = 0
-            while chunk := answer.read1(_CHUNK):
-                parts.append(chunk)
-                size += len(chunk)
-                if size > MAX_ARCHIVE_BYTES:
-                    break
-                if self._monotonic() > give_up:
-                    raise self._failed(f"it took more than {BODY_SECONDS:g} s")
+            with self._within(BODY_SECONDS, "it took"):
+                while size <= MAX_ARCHIVE_BYTES and (chunk := answer.read1(_CHUNK)):
+                    parts.append(chunk)
+                    size += len(chunk)
         if size > MAX_ARCHIVE_BYTES:
             raise self._failed(f"it is larger than {MAX_ARCHIVE_BYTES} bytes", "Trim the bundle's data")
         if answer.length:

@@ -80,11 +80,22 @@ def start(source: Source, entry: Admission, log: OperatorLog, now: float) -> Sta
         if pin is not None and pin.over == found.revision:
             return _pinned(source, entry, log, now, found)
         try:
+            _not_again(entry, found, source.where)
             active = entry.admit(found, source.where)
         except ConfigurationError as error:
             return _last_good(entry, log, now, found, error)
     entry.kept.resumed(active, source=source.where, now=now)
     return Started(active=active, source=source.where, seen=now, found=found)
+
+
+def _not_again(entry: Admission, found: Bundle, where: str) -> None:
+    """ConfigurationError for a bundle whose trial ended the process, where there is another one to go on with."""
+    state = entry.kept.state
+    if state.trying == found.revision and state.bundles[0].revision != found.revision:
+        raise ConfigurationError(
+            "the process ended while this bundle was being tested", where=where, value=found.revision,
+            fix="It is tested again in ten minutes, or by `sidecar policy activate`; if it ends the process again, mend it",
+        )  # fmt: skip
 
 
 def _pinned(source: Source, entry: Admission, log: OperatorLog, now: float, found: Bundle) -> Started:

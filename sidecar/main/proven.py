@@ -7,8 +7,8 @@ records, cannot slip in a bundle that nobody has tested. What is doubtful is tak
 """
 
 import hmac
-from collections.abc import Callable
-from contextlib import suppress
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
 from hashlib import sha256
 from pathlib import Path
 
@@ -31,7 +31,10 @@ _INFO = b"customhouse/kept-policies/v1"
 
 
 class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """A bundle that was in force. `archive` is the SHA-256 of its file, `since` unix seconds, `code` who proved it."""
+    """A bundle that was in force. `archive` is the SHA-256 of its file, `since` unix seconds, `code` who proved it.
+
+    `left`: somebody has gone back from it, and it has not been in force since.
+    """
 
     revision: str
     label: str
@@ -43,6 +46,7 @@ class Kept(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True
     since: float
     archive: str
     code: str
+    left: bool = False
 
 
 class Pin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
@@ -54,11 +58,15 @@ class Pin(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True)
 
 
 class State(msgspec.Struct, frozen=True, kw_only=True, forbid_unknown_fields=True):
-    """What was in force, the latest first; the first was in force last. `seen` is when its source last held it."""
+    """What was in force, the latest first; the first was in force last. `seen` is when its source last held it.
+
+    `trying` is the revision that is being tested at this moment.
+    """
 
     bundles: tuple[Kept, ...] = ()
     pin: Pin | None = None
     seen: float = 0.0
+    trying: str | None = None
 
 
 class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
@@ -102,17 +110,46 @@ class KeptPolicies:
             )
         return load_archive(content, str(path))
 
+    @contextmanager
+    def trying(self, revision: str) -> Iterator[None]:
+        """While a bundle is tested: should that end the process, the next start can tell, and need not do it again."""
+        if not self.state.bundles:
+            yield  # nothing to go on with instead
+            return
+        self._try(revision)
+        try:
+            yield
+        finally:
+            self._try(None)
+
+    def _try(self, revision: str | None) -> None:
+        self.state = msgspec.structs.replace(self.state, trying=revision)
+        self._write()
+
+    def before(self, revision: str) -> Kept | None:
+        """The bundle that was in force before this one; those that somebody has gone back from are passed over."""
+        return next((one for one in self.state.bundles if one.revision != revision and not one.left), None)
+
     def keep(
-        self, active: Activated, *, by: str, source: str, now: float, pin: Pin | None, since: float | None = None
-    ) -> None:
-        """This bundle is in force from now on. What cannot be written is told in `problem`."""
+        self, active: Activated, *, by: str, source: str, now: float, pin: Pin | None, since: float | None = None,
+        leaving: bool = False,
+    ) -> None:  # fmt: skip
+        """This bundle is in force from now on; `leaving`: as somebody goes back from the one that was so until now.
+
+        What cannot be written is told in `problem`.
+        """
         content = write_archive(exact(active.bundle))
         kept = Kept(
             revision=active.revision, label=active.bundle.label, signers=active.bundle.signers,
             tests=active.tests_passed, tried=active.documents_tried, by=by, source=source, since=now if since is None else since,
             archive=sha256(content).hexdigest(), code=self._by(active.engine.name),
         )  # fmt: skip
-        others = tuple(one for one in self.state.bundles if one.revision != active.revision)
+        left = self.state.bundles[0].revision if leaving and self.state.bundles else None
+        others = tuple(
+            msgspec.structs.replace(one, left=one.left or one.revision == left)
+            for one in self.state.bundles
+            if one.revision != active.revision
+        )
         bundles = (kept, *others)[:KEPT]
         self.state = State(bundles=bundles, pin=pin, seen=now)
         self._durably(lambda: self._put(kept.archive, content))

@@ -90,6 +90,7 @@ class LocalSource:
 
     def read(self) -> Bundle:
         """Read in full, again while it changes under the reading."""
+        self._mark, self._held = None, None  # after an error, the next look gives a bundle
         for _ in range(_READS):
             before = self._mark_of(self._path)
             found = self._load(self._path)
@@ -149,7 +150,7 @@ def file_source(path: Path, monotonic: Callable[[], float]) -> LocalSource:
 def load_file(path: Path) -> Bundle:
     """The bundle in a .tar.gz. ConfigurationError."""
     try:
-        with path.open("rb") as file:
+        with folder.opened(path) as file:
             if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
                 raise ConfigurationError("not a regular file", where=str(path), fix="Name a .tar.gz")
             content = file.read(archive.MAX_ARCHIVE_BYTES + 1)

@@ -1,4 +1,4 @@
-"""Generated documents, and two engines asked about them: what differs is found, and is not activated."""
+"""Generated documents, and two engines asked about them: a bundle on which they differ is not activated."""
 
 import contextlib
 import json
@@ -9,12 +9,13 @@ import msgspec
 import pytest
 
 from sidecar.decision import _engine, guard
-from sidecar.decision.activation import activate
+from sidecar.decision.activation import GENERATED, activate
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.embedded import EmbeddedMaker
 from sidecar.decision.engines import Evaluate
 from sidecar.decision.folder import load_folder
 from sidecar.decision.variants import Variants
+from sidecar.decision.verified import VerifiedMaker
 from sidecar.errors import ConfigurationError
 from sidecar.vocabulary import CATEGORIES, AccessRequest, canonical
 
@@ -81,10 +82,6 @@ def test_a_stream_of_variants_never_ends_and_varies(shipped: Bundle):
     assert len({canonical(next(stream)) for _ in range(300)}) > 200
 
 
-def test_an_engine_agrees_with_itself(shipped: Bundle, documents: tuple[AccessRequest, ...]):
-    assert guard.compare_engines(evaluate(shipped), evaluate(shipped), documents) == 400
-
-
 Bend = Callable[[dict[str, object], dict[str, object]], None]
 
 
@@ -114,41 +111,36 @@ def bent(bundle: Bundle, bend: Bend) -> Evaluate:
     return answer
 
 
-@pytest.mark.parametrize("bend", [_permits_minors_of_the_request, _other_lifetime, _no_answer])
-def test_an_engine_that_differs_on_some_documents_is_found(
-    shipped: Bundle, documents: tuple[AccessRequest, ...], bend: Bend
-):
-    found = list(guard.disagreements(evaluate(shipped), bent(shipped, bend), documents))
-    assert 0 < len(found) < 400
-    assert all(one.first != one.second for one in found)
-    with pytest.raises(ConfigurationError, match=f"differ on {len(found)} of 400 documents"):
-        guard.compare_engines(evaluate(shipped), bent(shipped, bend), documents)
-
-
-def test_two_engines_without_an_answer_agree(documents: tuple[AccessRequest, ...]):
-    def none(_: bytes) -> bytes:
-        raise _engine.EvaluationError("none")
-
-    assert guard.compare_engines(none, none, documents) == 400
-
-
-def test_an_engine_that_takes_too_long_proves_nothing(documents: tuple[AccessRequest, ...]):
-    def late(_: bytes) -> bytes:
-        raise _engine.DeadlineExceeded("late")
-
-    with pytest.raises(ConfigurationError, match="takes too long"):
-        guard.compare_engines(late, late, documents)
-
-
 class _BentMaker(EmbeddedMaker):
-    """A second engine that is wrong on few documents, none of them in the corpus or the bundle's tests."""
+    """A second engine that is wrong on few documents, none of them in the bundle's tests."""
+
+    def __init__(self, bend: Bend) -> None:
+        super().__init__(5.0)
+        self._bend = bend
 
     @contextlib.contextmanager
     def trial(self, bundle: Bundle) -> Iterator[Evaluate]:
-        yield bent(bundle, _permits_minors_of_the_request)
+        yield bent(bundle, self._bend)
 
 
-def test_a_bundle_on_which_the_engines_differ_is_not_activated(shipped: Bundle):
-    with pytest.raises(ConfigurationError, match="the two engines differ on") as refused:
-        activate(shipped, "here", EmbeddedMaker(5.0), _BentMaker(5.0))
+class _Nobody:
+    async def differ(self, found: object) -> None:
+        raise AssertionError(found)
+
+    def unchecked(self, why: str, detail: str) -> None:
+        raise AssertionError(why, detail)
+
+
+def verified(second: EmbeddedMaker) -> VerifiedMaker:
+    return VerifiedMaker(EmbeddedMaker(5.0), second, sample=1.0, refuse=True, draw=lambda: 0.0, told=_Nobody())
+
+
+def test_a_bundle_on_which_the_engines_agree_is_activated(shipped: Bundle):
+    assert activate(shipped, "here", verified(EmbeddedMaker(5.0))).documents_tried > GENERATED
+
+
+@pytest.mark.parametrize("bend", [_permits_minors_of_the_request, _other_lifetime, _no_answer])
+def test_a_bundle_on_which_the_engines_differ_is_not_activated(shipped: Bundle, bend: Bend):
+    with pytest.raises(ConfigurationError, match="the engines differ on input") as refused:
+        activate(shipped, "here", verified(_BentMaker(bend)))
     assert refused.value.where == "here"

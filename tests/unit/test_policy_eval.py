@@ -77,7 +77,10 @@ def test_no_answer_ends_with_1(tmp_path: Path) -> None:
 
 def test_mistakes_of_the_user_end_with_2(shell, tmp_path: Path, staff: Path) -> None:
     folder = write_bundle(tmp_path / "b")
-    assert "entrypoint" in shell.refused("policy", "eval", folder, "--input", staff, "--entrypoint", "data.absent")
+    wrong = shell.refused("policy", "eval", folder, "--input", staff, "--entrypoint", "data.absent")
+    assert wrong.startswith("configuration: --entrypoint: data.absent is not a rule"), (
+        "no file of the bundle is to blame"
+    )
     assert "--set" in shell.refused("policy", "eval", folder, "--input", staff, "--set", "subject")
     assert "context.phase" in shell.refused("policy", "eval", folder, "--input", staff, "--set", "context.phase=later")
     (tmp_path / "bad.json").write_text("[")

@@ -257,7 +257,8 @@ def test_json(shell, folder: Path) -> None:
 
 
 def test_mistakes_of_the_user_end_with_2(shell, folder: Path) -> None:
-    assert "no test and no case" in shell.refused("policy", "test", folder, "--run", "absent")
+    wrong = shell.refused("policy", "test", folder, "--run", "absent")
+    assert "--run: no test and no case matches (found 'absent')" in wrong
     assert shell("policy", "test", folder, "--cases", folder / "absent.yaml").code == 2
     (folder / "twice.yaml").write_text("cases: []\ncases: []\n")
     assert "twice" in shell.refused("policy", "test", folder, "--cases", folder / "twice.yaml")
