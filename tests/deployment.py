@@ -28,7 +28,7 @@ from google.rpc import error_details_pb2, status_pb2
 from puppet import Puppet
 
 from sidecar.attributes.directory import Directory
-from sidecar.demo import epilogue, staff, world
+from sidecar.demo import epilogue, papers, staff, world
 from sidecar.demo.pki import Pair
 from sidecar.demo.processes import Processes, free_port, listening
 from sidecar.demo.service import SERVICE
@@ -291,13 +291,13 @@ class Deployment:
         now = dt.datetime.now(dt.UTC).replace(microsecond=0)
         document: Tree = {
             "id": name,
-            "scope": {"services": [SERVICE], "categories": sorted(world._categories()), "subjects": "us"},
+            "scope": {"services": [SERVICE], "categories": papers.categories(), "subjects": "us"},
             "justification": "legal_order", "ticket": "LEG-9", "requested_by": "uma",
             "not_before": now.strftime(staff.STAMP),
             "expires": (now + dt.timedelta(seconds=60)).strftime(staff.STAMP), **payload,
         }  # fmt: skip
         signed = b""
-        for approver, key in self.world.approvers.items():
+        for approver, key in self.world.desk.approvers.items():
             signed = sign_grant(document, key, approver, signed or None)
         unfinished = self.folder / "grants" / f".{name}"
         unfinished.write_bytes(signed)

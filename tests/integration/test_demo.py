@@ -57,13 +57,16 @@ def test_every_scene_goes_as_expected_and_everything_is_proven(played: Played) -
     assert played.done.returncode == 0, played.done.stdout + played.done.stderr
     report = played.report
     print(f"demo: {len(report['scenes'])} scenes, {report['records']} records, {report['seconds']} s")
-    assert set(report) == {"scenes", "records", "checkpoint_size", "all_records_verified", "tamper_detected", "seconds"}
+    assert set(report) == {
+        "scenes", "records", "checkpoint_size", "all_records_verified", "tamper_detected", "flip_found", "seconds",
+    }  # fmt: skip
     assert len(report["scenes"]) >= SCENES
     for scene in report["scenes"]:
         assert set(scene) == {"name", "expected", "got", "reason", "call_id", "as_expected"}
         assert (scene["as_expected"], scene["got"]) == (True, scene["expected"])
     assert report["all_records_verified"] is True
     assert report["tamper_detected"] is True
+    assert report["flip_found"] is True
     assert report["checkpoint_size"] >= report["records"] > 2 * SCENES, "asking is recorded too, so the log has grown"
     assert report["seconds"] <= SECONDS
     assert "Traceback" not in played.done.stdout + played.done.stderr
