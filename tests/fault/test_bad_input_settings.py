@@ -122,7 +122,7 @@ def test_policies_without_tests_or_denials_are_refused(folder: Folder, tmp_path:
         ({"describe__descriptors__file": "ca.pem"}, 2, ["ca.pem"]),
         ({"recrod": {"spool": "x"}}, 2, ["recrod", "did you mean 'record'"]),
         ({"record__max_bytes": "8GB"}, 2, ["record.max_bytes", "8GB", "MiB"]),
-        ({"shadow": {"bundle": "x"}}, 2, ["shadow", "is not in this version"]),
+        ({"shadow": {"bundle": "x"}}, 2, ["shadow.bundle: "]),
         ({"decision__deadline": "0s"}, 2, ["decision.deadline"]),
         ({"identity__bind_to_workload": "sometimes"}, 2, ["bind_to_workload", "sometimes"]),
     ],
