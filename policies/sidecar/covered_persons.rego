@@ -10,9 +10,9 @@
 package sidecar.covered_persons
 
 # `findings`: the names of the rules that deny. `withheld`: categories that must be cleared from the answer for the permit
-# to hold; `dropped`: so must the records of US and unknown subjects. `reasons`: what the permit rests on. `counted`: exposure counts, so that the decision is not remembered. The
-# first branch is almost everybody, asked at once because each rule has its price: no covered person, no broker, and no
-# service in a country of concern.
+# to hold; `dropped`: so must the records of US and unknown subjects. `reasons`: what the permit rests on. `counted`:
+# exposure counts, so that the decision is not remembered. The first branch is almost everybody, asked at once because
+# each rule has its price: no covered person, no broker, and no service in a country of concern.
 verdict := {"findings": set(), "withheld": set(), "dropped": false, "reasons": [], "advice": [], "counted": false} if {
 	input.subject.person.covered_person.value == "no"
 	input.subject.engagement.type in data.data.dsp.parties.restricted

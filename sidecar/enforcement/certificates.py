@@ -6,11 +6,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from cryptography import x509
-from cryptography.exceptions import UnsupportedAlgorithm
-from cryptography.hazmat.primitives.asymmetric.types import PrivateKeyTypes, PublicKeyTypes
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from sidecar import pem
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError
 
@@ -33,18 +30,7 @@ class ServerTls:
 
     def read(self) -> _Pems:
         """The files' contents, checked: they parse and the key is the certificate's. ConfigurationError."""
-        cert, key = _read(self.cert), _read(self.key)
-        client_ca = None if self.client_ca is None else _read(self.client_ca)
-        leaf = _certificates(cert, self.cert)[0]
-        if _spki(leaf.public_key()) != _spki(_private(key, self.key).public_key()):
-            raise ConfigurationError(
-                "is not the key of the certificate",
-                where=str(self.key),
-                fix=f"Give the key that {self.cert} certifies.",
-            )
-        if client_ca is not None and self.client_ca is not None:
-            _certificates(client_ca, self.client_ca)
-        return cert, key, client_ca
+        return *pem.pair(self.cert, self.key), None if self.client_ca is None else pem.authorities(self.client_ca)
 
 
 class ReloadingCertificate:
@@ -111,34 +97,3 @@ def _stamp(tls: ServerTls) -> _Stamp:
         else:
             stamps.append((stat.st_mtime_ns, stat.st_size, stat.st_ino))
     return tuple(stamps)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot be read: {error.strerror}", where=str(path), fix="Name a PEM file that the sidecar may read."
-        ) from None
-
-
-def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        raise ConfigurationError(
-            "holds no certificate that can be read", where=str(path), fix="Give one or more PEM certificates."
-        ) from None
-
-
-def _private(pem: bytes, path: Path) -> PrivateKeyTypes:
-    try:
-        return load_pem_private_key(pem, None)
-    except (ValueError, TypeError, UnsupportedAlgorithm):
-        raise ConfigurationError(
-            "holds no unencrypted private key that can be read", where=str(path), fix="Give a PEM key without password."
-        ) from None
-
-
-def _spki(key: PublicKeyTypes) -> bytes:
-    return key.public_bytes(Encoding.DER, PublicFormat.SubjectPublicKeyInfo)

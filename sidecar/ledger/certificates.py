@@ -5,9 +5,8 @@ from dataclasses import dataclass
 from pathlib import Path
 
 import grpc
-from cryptography import x509
-from cryptography.hazmat.primitives.serialization import Encoding, PublicFormat, load_pem_private_key
 
+from sidecar import pem
 from sidecar.errors import ConfigurationError
 
 Pems = tuple[bytes, bytes, bytes]
@@ -23,23 +22,7 @@ class Files:
 
     def read(self) -> Pems:
         """Certificate, key and authorities, checked. ConfigurationError names the file that cannot be used."""
-        cert, key, ca = _read(self.cert), _read(self.key), _read(self.ca)
-        leaf = _certificates(cert, self.cert)[0]
-        _certificates(ca, self.ca)
-        try:
-            public = load_pem_private_key(key, None).public_key()
-        except (ValueError, TypeError):
-            raise ConfigurationError(
-                "holds no unencrypted private key", where=str(self.key), fix="Give a PEM key without password."
-            ) from None
-        spki = Encoding.DER, PublicFormat.SubjectPublicKeyInfo
-        if public.public_bytes(*spki) != leaf.public_key().public_bytes(*spki):
-            raise ConfigurationError(
-                "is not the key of the certificate",
-                where=str(self.key),
-                fix=f"Give the key that {self.cert} certifies.",
-            )
-        return cert, key, ca
+        return *pem.pair(self.cert, self.key), pem.authorities(self.ca)
 
 
 class Followed:
@@ -89,21 +72,3 @@ def identities(auth_context: Mapping[str, Iterable[bytes]]) -> frozenset[str]:
 def _configuration(pems: Pems) -> grpc.ServerCertificateConfiguration:
     cert, key, ca = pems
     return grpc.ssl_server_certificate_configuration([(key, cert)], root_certificates=ca)
-
-
-def _read(path: Path) -> bytes:
-    try:
-        return path.read_bytes()
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot be read: {error.strerror}", where=str(path), fix="Name a PEM file that this process may read."
-        ) from None
-
-
-def _certificates(pem: bytes, path: Path) -> list[x509.Certificate]:
-    try:
-        return x509.load_pem_x509_certificates(pem)
-    except ValueError:
-        raise ConfigurationError(
-            "holds no certificate that can be read", where=str(path), fix="Give one or more PEM certificates."
-        ) from None

@@ -1,6 +1,5 @@
 """Authorizations and attestations, joined to the records and to the calls that are open."""
 
-import asyncio
 from collections.abc import Callable
 
 from sidecar.enforcement.transport import OperatorLog
@@ -9,7 +8,7 @@ from sidecar.exceptions.authorizations import SignedAuthorization
 from sidecar.main import build
 from sidecar.main.build import clock
 from sidecar.main.records import Details
-from sidecar.main.standing import Announce
+from sidecar.main.standing import Announce, recording
 from sidecar.settings.sidecar import SidecarSettings
 
 
@@ -20,17 +19,15 @@ def recorded(
 
     Every coming into force and every end is recorded by `say` (28 CFR 202.1101(b)(8)-(9)); `changed` is called then.
     """
-    loop = asyncio.get_running_loop()
-    pending: set[asyncio.Task[None]] = set()
 
     async def write(event: AuthorizationEvent) -> None:
         signed = isinstance(event.item, SignedAuthorization)
         await say("authorization" if signed else "attestation", details(event))
 
+    written = recording(write)
+
     def record(event: AuthorizationEvent) -> None:
-        task = loop.create_task(write(event))
-        pending.add(task)
-        task.add_done_callback(pending.discard)
+        written(event)
         changed()
 
     store = opened(settings, log, record)

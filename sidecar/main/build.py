@@ -6,10 +6,8 @@ import time
 from collections.abc import Callable, Iterator, Mapping
 from contextlib import contextmanager
 from datetime import UTC, datetime
-from pathlib import Path
 
-from cryptography import x509
-
+from sidecar import pem
 from sidecar.attributes import datasets, descriptors, overlay
 from sidecar.attributes.claims import Issuer
 from sidecar.attributes.directory import Directory
@@ -205,21 +203,8 @@ def client_tls(tls: model.ClientTls | None, key: str) -> ClientTls | None:
         if tls.cert is not None and tls.key is not None:
             ServerTls(cert=tls.cert, key=tls.key, client_ca=tls.ca).read()
         else:
-            _check_authorities(tls.ca)
+            pem.authorities(tls.ca)
     return ClientTls(ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name)
-
-
-def _check_authorities(path: Path) -> None:
-    try:
-        x509.load_pem_x509_certificates(path.read_bytes())
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot be read: {error.strerror}", where=str(path), fix="Name a PEM file that the sidecar may read."
-        ) from None
-    except ValueError:
-        raise ConfigurationError(
-            "holds no certificate that can be read", where=str(path), fix="Give one or more PEM certificates."
-        ) from None
 
 
 def describer(settings: SidecarSettings) -> Describer:

@@ -1,13 +1,12 @@
 """The exception grants, joined to the records and to the calls that are open."""
 
-import asyncio
 from collections.abc import Callable
 
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.exceptions.store import GrantEvent, GrantStore
 from sidecar.main import build
 from sidecar.main.build import clock
-from sidecar.main.standing import Announce
+from sidecar.main.standing import Announce, recording
 from sidecar.settings.sidecar import SidecarSettings
 
 
@@ -18,8 +17,6 @@ def recorded(
 
     Every opening, use and end is recorded by `say`; `changed` is called when one is opened or ends.
     """
-    loop = asyncio.get_running_loop()
-    pending: set[asyncio.Task[None]] = set()
 
     async def write(event: GrantEvent) -> None:
         grant = event.grant
@@ -28,10 +25,10 @@ def recorded(
             "approvers": list(grant.approvers), "expires": grant.expires, "why": event.why, "call_id": event.call_id,
         })  # fmt: skip
 
+    written = recording(write)
+
     def record(event: GrantEvent) -> None:
-        task = loop.create_task(write(event))
-        pending.add(task)
-        task.add_done_callback(pending.discard)
+        written(event)
         if event.type != "exception_used":
             changed()
 

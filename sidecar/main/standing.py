@@ -1,7 +1,8 @@
 """Which policy, directory and index are in force, how old they are, and what follows when one of them changes."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
+from typing import TypeVar
 
 from sidecar.attributes.directory import Directory
 from sidecar.attributes.subjects_index import SubjectIndex
@@ -14,6 +15,21 @@ from sidecar.record import PolicyRef, RecordType
 from sidecar.vocabulary import ReasonCode
 
 Announce = Callable[[RecordType, Mapping[str, str | int | bool | list[str] | None]], Awaitable[None]]
+
+E = TypeVar("E")
+
+
+def recording(write: Callable[[E], Coroutine[None, None, None]]) -> Callable[[E], None]:
+    """What takes an event on the event loop and has it written, without waiting for that. Made on the event loop."""
+    loop = asyncio.get_running_loop()
+    pending: set[asyncio.Task[None]] = set()
+
+    def record(event: E) -> None:
+        task = loop.create_task(write(event))
+        pending.add(task)  # the loop itself holds no task
+        task.add_done_callback(pending.discard)
+
+    return record
 
 
 class Changes:
