@@ -21,6 +21,8 @@ from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 SOON = 60.0
 SWAPS = 20
 THREADS = 3
+OWN = 1000
+"""Lifetimes from here on are this test's alone: their policies have revisions that no other test's records name."""
 DENY = {"effect": "deny", "reasons": [{"code": "not_us_personnel", "message": "not now", "rule": "sidecar.trial"}]}
 ALICE, BOB = ed25519_key(), ed25519_key()
 
@@ -93,6 +95,7 @@ def test_replacing_it_twenty_times_under_load_gives_no_wrong_decision_and_no_err
     deployed: Deployment, source: Path, tmp_path: Path
 ) -> None:
     """By its source, by going back to the one before, by its source, by a bundle of a person's choice, and so on."""
+    write_policy(source, ttl_seconds=OWN)
     effects = {load_folder(source).revision: "permit"}
     with deployed.variant(policy__bundle__folder=str(source)):
         deployed.caller("console", "abroad")
@@ -102,12 +105,12 @@ def test_replacing_it_twenty_times_under_load_gives_no_wrong_decision_and_no_err
                 now = in_force(deployed)
                 decision = DENY if effects[now] == "permit" else {}
                 if number % 2:
-                    after = swapped(source, number, ttl_seconds=number % 4, **decision)
+                    after = swapped(source, number, ttl_seconds=OWN + number, **decision)
                 elif number % 4 == 2:
                     after = before
                     assert command(deployed, "rollback", "--to", after)[0] == 0
                 else:
-                    mine = write_policy(tmp_path / f"mine-{number}", ttl_seconds=number, **decision)
+                    mine = write_policy(tmp_path / f"mine-{number}", ttl_seconds=OWN + number, **decision)
                     after = write_bundle(tmp_path / "mine.tar.gz", mine).revision
                     assert command(deployed, "activate", tmp_path / "mine.tar.gz")[0] == 0
                 effects[after] = "deny" if decision else "permit"
