@@ -15,6 +15,7 @@ Hashes and keys are raw bytes in memory and standard base64 in JSON. Times are R
 import hashlib
 import hmac
 from base64 import b64decode, b64encode
+from binascii import b2a_base64
 from typing import Literal, NewType
 
 import msgspec
@@ -152,7 +153,11 @@ class ReleasedByClass(_Json, frozen=True, kw_only=True):
 
 
 class OutcomeBody(_Json, frozen=True, kw_only=True):
-    """How a call ended. `status` is a gRPC status name, or "unknown" when a successor writes it after a crash."""
+    """How a call ended. `status` is a gRPC status name, or "unknown" when a successor writes it after a crash.
+
+    `seen` is there only where no answer passed through the sidecar: `reported` figures are the caller's own, and of an
+    `unobserved` call nobody has said how it ended (its `status` is "unobserved", and it is not `complete`).
+    """
 
     v: Literal[1] = 1
     call_id: str
@@ -165,6 +170,7 @@ class OutcomeBody(_Json, frozen=True, kw_only=True):
     bytes_out: int
     duration_ms: float
     complete: bool
+    seen: Literal["reported", "unobserved"] | msgspec.UnsetType = msgspec.UNSET
 
 
 class EventBody(_Json, frozen=True, kw_only=True):
@@ -190,6 +196,26 @@ _openings_decoder = msgspec.json.Decoder(tuple[Opening, ...])
 def encode_leaf(leaf: Leaf) -> bytes:
     """The leaf's bytes. RecordFormatError when longer than 1 kB."""
     data = _encoder.encode(leaf)
+    if len(data) > MAX_LEAF:
+        raise RecordFormatError(f"leaf of {len(data)} bytes; at most {MAX_LEAF}")
+    return data
+
+
+def leaf_start(type: RecordType, producer: str, slot: int, epoch: str) -> bytes:  # noqa: A002 - the field's name
+    """What all leaves of one type begin with in one epoch, up to the seq; for `leaf_bytes`."""
+    whole = _encoder.encode(
+        Leaf(type=type, producer=producer, slot=slot, epoch=epoch, seq=0, prev=None, time="", call_id=None, body="")
+    )
+    return whole[: -len(b'0,"prev":null,"time":"","call_id":null,"body":""}')]
+
+
+def leaf_bytes(start: bytes, seq: int, prev: bytes | None, time: str, call_id: str | None, body: bytes) -> bytes:
+    """What `encode_leaf` writes, to the byte, without a `Leaf` (test_record_bytes). `prev`, `body`: base64 digests."""
+    before = b"null" if prev is None else b'"%b"' % prev
+    encode = _encoder.encode
+    data = b'%b%d,"prev":%b,"time":%b,"call_id":%b,"body":"%b"}' % (
+        start, seq, before, encode(time), encode(call_id), body
+    )  # fmt: skip
     if len(data) > MAX_LEAF:
         raise RecordFormatError(f"leaf of {len(data)} bytes; at most {MAX_LEAF}")
     return data
@@ -236,6 +262,11 @@ def encode_digest(digest: bytes) -> str:
     return b64encode(digest).decode("ascii")
 
 
+def digest_bytes(digest: bytes) -> bytes:
+    """The same as ASCII bytes."""
+    return b2a_base64(digest, newline=False)
+
+
 def decode_digest(text: str, name: str) -> Digest:
     """The 32 bytes behind canonical base64."""
     try:
@@ -252,9 +283,14 @@ def pseudonym(key: bytes, kind: str, subject_id: str) -> bytes:
     return hmac.digest(key, kind.encode() + b"\0" + subject_id.encode(), "sha256")
 
 
+def subject_digest(salt: bytes, subject_pseudonym: bytes) -> Digest:
+    """SHA-256(salt_i || pseudonym_i)."""
+    return Digest(hashlib.sha256(salt + subject_pseudonym).digest())
+
+
 def subject_ref(salt: bytes, subject_pseudonym: bytes) -> str:
-    """How a body names a data subject: base64 of SHA-256(salt_i || pseudonym_i)."""
-    return encode_digest(hashlib.sha256(salt + subject_pseudonym).digest())
+    """How a body names a data subject: base64 of the `subject_digest`."""
+    return encode_digest(subject_digest(salt, subject_pseudonym))
 
 
 def encode_openings(openings: list[tuple[bytes, bytes]]) -> bytes:

@@ -16,8 +16,8 @@ from sidecar.demo.profiles.v1 import profiles_pb2
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 from sidecar.enforcement.call import Call, Final, Metadata, Peer, Reply
 from sidecar.enforcement.circumstances import Circumstances
+from sidecar.enforcement.declarations import PROXY
 from sidecar.enforcement.entries import DecisionEntry
-from sidecar.enforcement.intercept import PROXY
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations

@@ -17,7 +17,8 @@ from cryptography.hazmat.primitives.serialization import Encoding, NoEncryption,
 from cryptography.x509.oid import NameOID
 
 from sidecar.enforcement.call import Call, Final, Reply
-from sidecar.enforcement.intercept import PROXY, ProxyHandler
+from sidecar.enforcement.declarations import PROXY
+from sidecar.enforcement.intercept import ProxyHandler
 from sidecar.enforcement.listen import Listen, Listener
 from sidecar.enforcement.transport import Limits
 from sidecar.enforcement.upstream import GrpcUpstream

@@ -75,7 +75,7 @@ def load(path: Path) -> Overlay:
 def parse(text: str, where: str) -> Overlay:
     """The overlay in a YAML text, which `where` names in errors."""
     try:
-        found = yaml.load(text, Loader=_Strict)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+        found = yaml.load(text, Loader=Strict)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
     except yaml.YAMLError as error:
         raise ConfigurationError(f"this is not valid YAML: {error}", where=where) from None
     top = _mapping({} if found is None else found, ("methods", "fields", "records"), where)
@@ -91,11 +91,11 @@ def parse(text: str, where: str) -> Overlay:
     return Overlay(where=where, methods=methods, fields=fields, records=records)
 
 
-class _Strict(yaml.SafeLoader):
+class Strict(yaml.SafeLoader):
     """Refuses a key given twice, where YAML would silently keep the last."""
 
 
-def _unique(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:
+def _unique(loader: Strict, node: yaml.MappingNode) -> dict[Any, Any]:
     found: dict[Any, Any] = {}
     for key_node, value_node in node.value:
         key = loader.construct_object(key_node, deep=True)
@@ -107,7 +107,7 @@ def _unique(loader: _Strict, node: yaml.MappingNode) -> dict[Any, Any]:
     return found
 
 
-_Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
+Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
 
 
 def _mapping(value: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:

@@ -46,12 +46,18 @@ class PeerCertificate:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class RegisteredWorkload:
-    """One entry of `identity.workloads`. `may`: actions; `acts_alone`: may call without a person's token."""
+    """One entry of `identity.workloads`. `may`: actions; `acts_alone`: may call without a person's token.
+
+    `relays`: its word on which workload is behind it is believed (an Envoy that itself requires client certificates).
+    `asserts`: its word on which person it asks for is believed, without that person's token (a gateway, a PEP).
+    """
 
     id: str
     operated_from: str | None = None
     may: tuple[str, ...] = ()
     acts_alone: bool = False
+    relays: bool = False
+    asserts: bool = False
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -60,6 +66,8 @@ class Caller:
 
     workload: Workload
     acts_alone: bool
+    relays: bool
+    asserts: bool
     marks: frozenset[Mark]
 
 
@@ -179,5 +187,5 @@ def _caller(entry: RegisteredWorkload, where: str) -> Caller:
             raise ConfigurationError("not an action", where=f"{where}.may", value=action,
                                      fix=f"Did you mean {near}? Known: {', '.join(ACTIONS)}")  # fmt: skip
     workload = Workload(id=entry.id, operated_from=entry.operated_from, may=tuple(entry.may))
-    return Caller(workload=workload, acts_alone=entry.acts_alone,
+    return Caller(workload=workload, acts_alone=entry.acts_alone, relays=entry.relays, asserts=entry.asserts,
                   marks=marks_of(issuer="", jti=None, subjects=(entry.id,)))  # fmt: skip

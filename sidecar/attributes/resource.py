@@ -15,7 +15,8 @@ import msgspec
 
 from sidecar.attributes import annotations, coherence
 from sidecar.attributes.countries import country_class
-from sidecar.attributes.datasets import NOTHING_KNOWN, Datasets, Reached
+from sidecar.attributes.datasets import NOTHING_KNOWN, Datasets
+from sidecar.attributes.described import Described, computed
 from sidecar.attributes.descriptors import Descriptors
 from sidecar.attributes.messages import MessagePlan, ParsedMessage, Seen, named
 from sidecar.attributes.overlay import Overlay
@@ -106,7 +107,7 @@ def _with_evidence(class_: SubjectClass, country: str, *, clears: bool) -> Subje
 
 
 @dataclass(frozen=True, slots=True, kw_only=True, eq=False)
-class MethodDescription:
+class MethodDescription(Described):
     """What calling one method means, worked out once.
 
     `path` is "/package.Service/Method"; `action` goes into the input document as it is. `categories`, `classes` and
@@ -116,21 +117,12 @@ class MethodDescription:
     """
 
     path: str
-    action: Action
     client_streaming: bool
     server_streaming: bool
-    resource_type: str
     subject_mode: SubjectMode
     request: MessagePlan
     answer: MessagePlan
-    reach: Reach
     subject_fields: tuple[str, ...]
-    dataset: Reached
-    location: Place
-    categories: tuple[str, ...]
-    classes: tuple[str, ...]
-    listed_identifiers: tuple[str, ...]
-    computed: tuple[str, ...]
 
     @property
     def unary(self) -> bool:
@@ -163,32 +155,6 @@ class MethodDescription:
         if self.subject_mode == "answer" and not unnamed and self._loose(parsed):
             unnamed = 1
         return classifier.classify(parsed.subjects, own, now, unnamed=unnamed, reached=self._beyond(parsed))
-
-    def resource(self, counts: SubjectCounts, reached: Reach | None = None) -> Resource:
-        """The input document's `resource`. `reached`: what a message holds beyond this description."""
-        if reached is not None:
-            return self._wider(counts, self.reach | reached)
-        return Resource(
-            type=self.resource_type,
-            categories=self.categories,
-            classes=self.classes,
-            listed_identifiers=self.listed_identifiers,
-            computed=self.computed,
-            subjects=counts,
-            flags=self.dataset.flags,
-            dataset=self.dataset.dataset,
-            location=self.location,
-        )
-
-    def _wider(self, counts: SubjectCounts, reach: Reach) -> Resource:
-        narrow = self.resource(counts)
-        return msgspec.structs.replace(
-            narrow,
-            categories=ordered_categories(reach.categories),
-            classes=ordered_classes(reach.classes),
-            listed_identifiers=reach.letters,
-            computed=_computed(reach, self.dataset),
-        )
 
     def _beyond(self, parsed: ParsedMessage) -> Reach | None:
         if not parsed.unclassified and not parsed.payloads:
@@ -310,12 +276,8 @@ class Describer:
             categories=ordered_categories(reach.categories),
             classes=ordered_classes(reach.classes),
             listed_identifiers=reach.letters,
-            computed=_computed(reach, dataset),
+            computed=computed(reach, dataset),
         )
-
-
-def _computed(reach: Reach, dataset: Reached) -> tuple[str, ...]:
-    return (*reach.computed, "government_related") if dataset.flags else reach.computed
 
 
 def _row(one: MethodDescription) -> Row:

@@ -19,7 +19,7 @@ from sidecar.attributes.coverage import WITHOUT_PRESENCE
 from sidecar.attributes.peers import Caller, Workloads
 from sidecar.attributes.tokens import TokenVerifier
 from sidecar.errors import Code, ConfigurationError, IdentifyError
-from sidecar.vocabulary import CoveredPerson, Engagement, Location, Person, ReasonCode, Subject
+from sidecar.vocabulary import Authentication, CoveredPerson, Engagement, Location, Person, ReasonCode, Subject
 
 Metadata = tuple[tuple[str, str | bytes], ...]
 Binding = Literal["cnf", "azp", "none"]
@@ -29,6 +29,9 @@ UNKNOWN_ACTOR = "unknown"
 
 LAPSED_CAP = 60.0
 """Seconds an identity holds at most when something in the person's entry has lapsed already."""
+
+ASSERTED_CAP = 300.0
+"""Seconds for which a person's name on another's word holds at most."""
 
 _SCHEME = "bearer "
 
@@ -104,9 +107,20 @@ class Identifier:
         self._tokens, self._people, self._workloads = tokens, people, workloads
         self._binding = binding
 
+    def relays(self, identities: tuple[str, ...], now: float) -> bool:
+        """Whether a peer's word on the workload behind it is believed. IdentifyError for one that is revoked."""
+        caller = self._workloads.of(identities)
+        if caller is None or not caller.relays:
+            return False
+        self._tokens.check_workload(caller.marks, now)
+        return True
+
     def identify(self, metadata: Metadata, identities: tuple[str, ...], certificate_sha256: bytes | None,
-                 now: float) -> Identity:  # fmt: skip
+                 now: float, asserted: str | None = None) -> Identity:  # fmt: skip
         """Who is calling at `now` (unix seconds). No I/O; a stream asks again with the same arguments.
+
+        `asserted`: the person for whom the peer says it asks. It weighs only with a peer registered so, and never
+        together with a token; how that person proved who they are is then unknown.
 
         IdentifyError: UNAUTHENTICATED (no registered peer; no, bad, lapsed or stolen token), PERMISSION_DENIED (a
         valid token of somebody unknown), UNAVAILABLE (directory, keys or revocations too old to tell).
@@ -118,6 +132,8 @@ class Identifier:
                                 "identity.workloads. Register it there.")  # fmt: skip
         self._tokens.check_workload(caller.marks, now)
         token = _bearer(metadata)
+        if asserted is not None:
+            return self._asserted(asserted, token, caller, now)
         if token is None:
             return _alone(caller)
         claims = self._tokens.verify(token, now)
@@ -127,6 +143,18 @@ class Identifier:
         subject, lapses, directory = self._principal(claims, caller, (), now)
         return Identity(subjects=(subject,), person=subject.person.id, workload=caller.workload.id, own=_own(claims),
                         expires_at=min(claims.valid_until, lapses), directory=directory)  # fmt: skip
+
+    def _asserted(self, person: str, token: str | None, caller: Caller, now: float) -> Identity:
+        if token is not None:
+            _refuse("a token and an asserted person: send the one or the other")
+        if not caller.asserts:
+            raise IdentifyError("this workload may not name a person without their token",
+                                reason=ReasonCode.UNIDENTIFIED_PERSON, code=Code.PERMISSION_DENIED,
+                                operator=f"{caller.workload.id} is not registered with `asserts`.")  # fmt: skip
+        self._tokens.check_person(person, now)
+        subject, lapses, directory = self._personnel(person, None, caller, (), now)
+        return Identity(subjects=(subject,), person=subject.person.id, workload=caller.workload.id, own=None,
+                        expires_at=min(now + ASSERTED_CAP, lapses), directory=directory)  # fmt: skip
 
     def _check_binding(self, claims: Claims, identities: tuple[str, ...], certificate_sha256: bytes | None) -> None:
         # A token that says it is bound is held to it whatever the setting (RFC 8705, section 3).
@@ -174,7 +202,7 @@ class Identifier:
                           delegation=chain, source=claims.issuer.issuer)  # fmt: skip
         return subject, math.inf, None
 
-    def _personnel(self, name: str, said: Claims | Actor, caller: Caller, chain: tuple[str, ...],
+    def _personnel(self, name: str, said: Claims | Actor | None, caller: Caller, chain: tuple[str, ...],
                    now: float) -> tuple[Subject, float, str]:  # fmt: skip
         people = self._people
         if people is None or not people.fresh(now):
@@ -185,9 +213,10 @@ class Identifier:
         entry = people.person(name)
         if entry is None:
             _unknown_person()
-        person = entry.person if said.restrictions is None else restrict(entry.person, said.restrictions)
+        restrictions = None if said is None else said.restrictions
+        person = entry.person if restrictions is None else restrict(entry.person, restrictions)
         subject = Subject(kind="personnel", person=person, engagement=entry.engagement,
-                          authentication=said.authentication, workload=caller.workload, delegation=chain,
+                          authentication=Authentication() if said is None else said.authentication, workload=caller.workload, delegation=chain,
                           source=people.source, as_of=entry.as_of)  # fmt: skip
         lapses = entry.expires_at
         return subject, lapses if lapses > now else now + LAPSED_CAP, entry.revision

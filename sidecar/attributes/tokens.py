@@ -30,8 +30,8 @@ from jwt import PyJWTError
 from jwt.api_jws import PyJWS
 
 from sidecar.attributes.claims import MAX_LEEWAY, Claims, Issuer, TokenError, read_claims
-from sidecar.attributes.jwks import KEY_TYPES, MAX_KID, BoundKey, KeyRing
-from sidecar.attributes.revoked import Mark, Revocations
+from sidecar.attributes.jwks import KEY_TYPES, MAX_KID, BoundKey, KeyRing, RingStatus
+from sidecar.attributes.revoked import Mark, Revocations, marks_of
 from sidecar.errors import ConfigurationError, IdentifyError
 from sidecar.vocabulary import ReasonCode
 
@@ -98,6 +98,16 @@ class TokenVerifier:
         """IdentifyError when the calling workload is revoked, or the list cannot tell."""
         if self._revocations.check(marks, now):
             _refuse("the workload is revoked", reason=ReasonCode.UNIDENTIFIED_WORKLOAD)
+
+    def check_person(self, name: str, now: float) -> None:
+        """IdentifyError when tokens of this person would be refused as revoked, whoever issued them."""
+        for issuer in self._issuers:
+            if self._revocations.check(marks_of(issuer=issuer, jti=None, subjects=(name,)), now):
+                _refuse("the person's tokens are revoked")
+
+    def keys(self) -> dict[str, RingStatus]:
+        """How each issuer's keys stand."""
+        return {issuer: ring.status() for issuer, ring in self._rings.items()}
 
     def problems(self) -> list[str]:
         """What is wrong with the issuers' keys and the revocation list at present."""

@@ -32,7 +32,7 @@ class Peer:
 
 @dataclass(frozen=True, slots=True, kw_only=True)
 class Door:
-    """A way in, and which obligations it can fulfil."""
+    """A way in, and which obligations it can fulfil. `sees_answers`: what the service answers passes through it."""
 
     name: str
     fulfils: frozenset[str]
@@ -44,7 +44,8 @@ class Call:
     """One call as a door hands it over.
 
     `method` is "/package.Service/Method". `deadline` is on the monotonic clock (`time.monotonic()` seconds), None when
-    the caller set none.
+    the caller set none. `asserted`: the person on whose behalf the peer says it asks, without that person's token; only
+    workloads registered with `asserts` are believed.
     """
 
     method: str
@@ -52,6 +53,7 @@ class Call:
     peer: Peer
     door: Door
     deadline: float | None = None
+    asserted: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -77,6 +79,10 @@ class Final:
     error_info: ErrorInfo | None = None
     retry_after: float | None = None
     preconditions: tuple[tuple[str, str, str], ...] = ()
+
+
+OK = Final(code=Code.OK)
+"""Ended well, with nothing more to say."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

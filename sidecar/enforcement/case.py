@@ -10,6 +10,7 @@ from urllib.parse import quote
 
 import msgspec
 
+from sidecar.attributes.described import Described
 from sidecar.attributes.reach import Reach
 from sidecar.attributes.resource import MethodDescription
 from sidecar.attributes.subject import Identity
@@ -62,7 +63,7 @@ class Case:
         self.parts, self.call, self.span, self.call_id = parts, call, span, call_id
         service, _, method = call.method.lstrip("/").partition("/")
         self.action = Action(service=service, method=method)
-        self._description: MethodDescription | None = None
+        self._described: Described | None = None
         self._identity: Identity | None = None
         self._claims: Claims | None = None
         self.exposure: CallExposure | None = None
@@ -77,14 +78,22 @@ class Case:
         """Stage 2, and what the caller claims. IdentifyError, InterceptError."""
         peer = self.call.peer
         now = self.parts.clock()
-        identity = self.parts.identifier.identify(self.call.metadata, peer.identities, peer.certificate_sha256, now)
+        identity = self.parts.identifier.identify(
+            self.call.metadata, peer.identities, peer.certificate_sha256, now, self.call.asserted
+        )
         self._identity = identity
         self.span.stage("identify")
 
-    def describe(self) -> None:
+    def describe(self) -> MethodDescription:
         """Stage 3 for the method. DescribeError, InterceptError."""
-        self._description = self.parts.describer.method(self.call.method)
-        self.action = self._description.action
+        found = self.parts.describer.method(self.call.method)
+        self.describe_as(found)
+        return found
+
+    def describe_as(self, described: Described) -> None:
+        """Stage 3 for whatever is described this way."""
+        self._described = described
+        self.action = described.action
         self.span.stage("describe")
 
     def claim(self) -> None:
@@ -104,11 +113,11 @@ class Case:
         return self._identity
 
     @property
-    def description(self) -> MethodDescription:
-        """What the method reaches; after `describe`."""
-        if self._description is None:
+    def described(self) -> Described:
+        """What is reached; after `describe`."""
+        if self._described is None:
             raise InterceptError("the call was not described")
-        return self._description
+        return self._described
 
     @property
     def expires_at(self) -> float:
@@ -138,7 +147,7 @@ class Case:
         """
         parts, now, identity = self.parts, self.parts.clock(), self.identity
         minute = parts.circumstances.minute(now)
-        resource = self.description.resource(counts, reached)
+        resource = self.described.resource(counts, reached)
         environment = self._environment(phase, minute)
         index = parts.standing.index()
         ttl, duties, by_exception = float("inf"), Duties.none(), False
@@ -188,7 +197,7 @@ class Case:
         group = None if self.parts.exposures is None else group_of(subject)
         if group is None:
             return None
-        return group if in_scope(self.description.reach) or (reached is not None and in_scope(reached)) else None
+        return group if in_scope(self.described.reach) or (reached is not None and in_scope(reached)) else None
 
     def _account(self, exposures: Exposures | None) -> CallExposure:
         if self.exposure is None:
@@ -206,7 +215,7 @@ class Case:
         if not isinstance(error, RecordError):
             subject = self._identity.subjects[0] if self._identity is not None else Subject()
             minute = self.parts.circumstances.minute(self.parts.clock())
-            resource = self._description.resource(SubjectCounts()) if self._description is not None else Resource()
+            resource = self._described.resource(SubjectCounts()) if self._described is not None else Resource()
             document = AccessRequest(
                 subject=subject, action=self.action, resource=resource, context=self._environment(phase, minute)
             )
@@ -258,6 +267,8 @@ class Case:
             )
         )
         span.stage("record")
+        decision = prepared.decision
+        span.decided(self.call.door.name, phase, decision.effect, decision.reasons[0].code if decision.reasons else "")
 
     def _level(self, *, permits: bool, asked: Level | None = None) -> Level:
         """The level of the most demanding kind among those who ask; a policy may only raise it."""

@@ -26,6 +26,12 @@ class Cover(msgspec.Struct, frozen=True):
     duties: Duties
 
 
+def settled(classified: Classified) -> Classified:
+    """The same where no answer will be seen: those whom it would have named are one unknown at least."""
+    counts = msgspec.structs.replace(classified.counts, pending=False, unknown=max(1, classified.counts.unknown))
+    return msgspec.structs.replace(classified, counts=counts, nobody=True)
+
+
 def decidable(classified: Classified, description: MethodDescription) -> Reach | None:
     """What a message holds beyond its method's description that a policy is asked about.
 

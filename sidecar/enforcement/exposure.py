@@ -18,6 +18,7 @@ from typing import Protocol
 
 from sidecar.attributes.countries import COUNTRIES_OF_CONCERN
 from sidecar.attributes.coverage import OF_A_US_PERSON
+from sidecar.attributes.described import Described
 from sidecar.attributes.holdings import LOOSE, subject_holdings
 from sidecar.attributes.messages import ParsedMessage
 from sidecar.attributes.presence import inventory
@@ -90,7 +91,7 @@ def in_scope(reach: Reach) -> bool:
 
 
 def of_request(
-    description: MethodDescription, reached: Reach | None, classes: Classes, nameless: int, label: str
+    description: Described, reached: Reach | None, classes: Classes, nameless: int, label: str
 ) -> list[Item]:
     """Whom a request concerns, with all that the method can show of them."""
     reach = description.reach if reached is None else description.reach | reached
@@ -132,7 +133,7 @@ def of_answer(
     return found + _nameless(max(1, nameless), label, _seen(loose.categories, loose.listed, description))
 
 
-def _seen(categories: Iterable[str], letters: Sequence[tuple[str, int]], description: MethodDescription) -> Seen:
+def _seen(categories: Iterable[str], letters: Sequence[tuple[str, int]], description: Described) -> Seen:
     more = ("government_related",) if description.dataset.flags else ()
     return Seen(frozenset((*categories, *more)), tuple(letters))
 
@@ -275,6 +276,11 @@ class CallExposure:
         if answer:
             for one in self._reserved:
                 one.done = one.done or one.answer
+
+    def keep(self) -> None:
+        """Nobody sees what leaves: everything that was asked for counts as released."""
+        for one in self._reserved:
+            self._released.update(dict.fromkeys(one.items))
 
     async def close(self) -> None:
         """The call has ended, its outcome recorded. Never raises LedgerError."""

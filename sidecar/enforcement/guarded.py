@@ -17,11 +17,21 @@ from sidecar.attributes.reach import Reach
 from sidecar.attributes.resource import Classified, MethodDescription
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import Call, Final, Metadata
+from sidecar.enforcement.call import OK, Call, Final, Metadata
 from sidecar.enforcement.case import Case
-from sidecar.enforcement.cover import Cover, SeenSubjects, categories_of, counted, decidable, nameless, reclassified
+from sidecar.enforcement.cover import (
+    Cover,
+    SeenSubjects,
+    categories_of,
+    counted,
+    decidable,
+    nameless,
+    reclassified,
+    settled,
+)
 from sidecar.enforcement.exposure import Wanted, of_answer, of_request
 from sidecar.enforcement.obligations import Duties, Release, admitted
+from sidecar.enforcement.outcomes import Confirmation, unseen
 from sidecar.enforcement.parts import Parts
 from sidecar.errors import Code, EnforceError, IdentifyError, InterceptError, StageError
 from sidecar.observability.calls import CallSpan
@@ -44,6 +54,7 @@ class Guarded:
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
         self._case = Case(parts, call, span, call_id)
         self._parts, self.call, self.span, self.call_id = parts, call, span, call_id
+        self._method: MethodDescription | None = None
         self._classes: dict[SubjectKey, SubjectClass] = {}
         self._named: dict[SubjectKey, SubjectClass] = {}
         """Whom the requests named: those whom an answer that names nobody is about."""
@@ -58,7 +69,14 @@ class Guarded:
     @property
     def description(self) -> MethodDescription:
         """What the method reaches; after `open`."""
-        return self._case.description
+        if self._method is None:
+            raise InterceptError("the call was not described")
+        return self._method
+
+    @property
+    def ordered(self) -> Duties:
+        """What the decisions about the requests have ordered so far."""
+        return self._ordered
 
     @property
     def recheck_after(self) -> float | None:
@@ -85,7 +103,7 @@ class Guarded:
         """Stages 1 to 3 for the call as a whole. None, or the recorded refusal."""
         try:
             self._case.identify()
-            self._case.describe()
+            self._method = self._case.describe()
             self._case.claim()
         except StageError as error:
             return await self.refuse(error)
@@ -117,7 +135,7 @@ class Guarded:
     async def admit_nothing(self) -> Final | None:
         """Decide to open a stream before any message: subjects are pending, or unknown where that cannot wait."""
         self.span.begin()
-        pending = self._case.action.name in _MAY_WAIT
+        pending = self._case.action.name in _MAY_WAIT and self.call.door.sees_answers
         counts = SubjectCounts(pending=True) if pending else SubjectCounts(unknown=1)
         try:
             self._still_known()
@@ -133,6 +151,8 @@ class Guarded:
         own, now = self._case.identity.own, self._parts.clock()
         classified = description.request_subjects(self._parts.classifier, parsed, own, now)
         self.span.stage("describe")
+        if classified.counts.pending and not self.call.door.sees_answers:
+            classified = settled(classified)
         reached = decidable(classified, description)
         wanted = self._asked(classified.counts, reached, classified.classes)
         if not self._covered("request", classified.counts, reached, classified.classes):
@@ -327,6 +347,12 @@ class Guarded:
         """An answer message is handed to the door."""
         self.messages_out += 1
         self.bytes_out += len(message)
+
+    async def finish_unseen(self, said: Confirmation | None) -> Final:
+        """Write the outcome of a call whose answer went another way, as it was reported; None: by nobody."""
+        if self._case.exposure is not None:
+            self._case.exposure.keep()
+        return await self._case.close(OK, unseen(self.call_id, self.span, said))
 
     async def finish(self, final: Final) -> Final:
         """Write the outcome, before the final status; only once. Without it the call ends UNAVAILABLE."""

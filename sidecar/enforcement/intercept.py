@@ -18,25 +18,12 @@ from typing import Protocol, TypeAlias, cast
 import grpc
 
 from sidecar.enforcement import rich_status
-from sidecar.enforcement.call import AnswerSink, Call, Door, Final, Metadata, Reply
+from sidecar.enforcement.call import AnswerSink, Call, Door, Final, Metadata, Reply, Upstream
 from sidecar.enforcement.metadata import OWN, from_caller
 from sidecar.enforcement.peer import PeerReader
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code
 
-PROXY = Door(
-    name="proxy",
-    fulfils=frozenset(
-        {
-            "redact_fields",
-            "mask_fields",
-            "drop_records",
-            "limit_records",
-            "require_durability",
-            "recheck_seconds",
-        }
-    ),
-)
 _STATUS = {Code(status.value[0]): status for status in grpc.StatusCode}
 _KEPT_HANDLERS = 4096
 _FAILED = Final(code=Code.UNAVAILABLE, message="the sidecar could not handle the call", retry_after=1.0)
@@ -51,10 +38,12 @@ class Enforcement(Protocol):
     def kind(self, method: str) -> str | None:
         """`unary` for a described unary method, `stream` for any other known one, None for unknown ones."""
 
-    async def unary(self, call: Call, request: bytes) -> Reply:
-        """A whole unary call. Raises nothing but CancelledError."""
+    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
+        """A whole unary call; `upstream` instead of the configured one. Raises nothing but CancelledError."""
 
-    async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+    async def stream(
+        self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream | None = None
+    ) -> Final:
         """A call of any kind, message by message. Raises nothing but CancelledError."""
 
 

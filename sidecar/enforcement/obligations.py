@@ -98,6 +98,22 @@ class Duties:
             recheck=_least(self.recheck, other.recheck),
         )
 
+    def document(self) -> tuple[dict[str, object], ...]:
+        """The same as obligations of a decision document, for whoever has to meet them elsewhere."""
+        found: list[dict[str, object]] = []
+        for name, asked in (("redact_fields", self.redact), ("mask_fields", self.mask)):
+            if asked:
+                categories = [one for one in ANNOTATED_CATEGORIES if one in asked]
+                found.append({"id": name, "categories": categories, "fields": sorted(asked - _CATEGORIES)})
+        found += [{"id": "drop_records", "subjects": one} for one in sorted(self.drop)]
+        if self.limit is not None:
+            found.append({"id": "limit_records", "max": self.limit})
+        if self.durability is not None:
+            found.append({"id": "require_durability", "level": self.durability})
+        if self.recheck is not None:
+            found.append({"id": "recheck_seconds", "seconds": self.recheck})
+        return tuple(found)
+
     def apply(
         self, parsed: ParsedMessage, classes: Classes, unclassified_covered: bool, state: Release,
         *, decided: frozenset[str] = frozenset(),

@@ -9,11 +9,13 @@ import time
 from collections.abc import AsyncIterator
 
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Metadata, Reply
+from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Metadata, Peer, Reply, Upstream
 from sidecar.enforcement.guarded import Guarded
+from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
-from sidecar.errors import Code, ForwardError
+from sidecar.errors import Code, ForwardError, IdentifyError
+from sidecar.observability.calls import CallSpan
 
 _CLOCKS_DIFFER = 0.1
 """Seconds by which a caller's own timer may fire before the deadline as the wire rounds it (grpc-timeout)."""
@@ -39,11 +41,30 @@ class EnforcementPoint:
         """Decide open streams again when they are due. Runs until cancelled."""
         await self._streams.watch()
 
-    async def unary(self, call: Call, request: bytes) -> Reply:
-        """A whole unary call. Whatever it raises (CancelledError, or a fault of ours), the outcome has been written."""
+    def relays(self, peer: Peer) -> bool:
+        """Whether the peer's word on the workload behind it is believed."""
+        try:
+            return self._parts.identifier.relays(peer.identities, self._parts.clock())
+        except IdentifyError as error:
+            self._parts.report(error)
+            return False
+
+    def inquire(self, call: Call) -> MethodInquiry:
+        """Ask about a call of a described method that goes another way."""
+        return MethodInquiry(self._parts, *self._begun(call))
+
+    def inquire_entity(self, call: Call) -> EntityInquiry:
+        """Ask about actions on entities of described types."""
+        return EntityInquiry(self._parts, *self._begun(call))
+
+    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
+        """A whole unary call. Whatever it raises (CancelledError, or a fault of ours), the outcome has been written.
+
+        `upstream`: who serves this one call, instead of the configured service.
+        """
         guarded = self._begin(call)
         try:
-            reply = await self._unary(guarded, request)
+            reply = await self._unary(guarded, request, upstream or self._parts.upstream)
             final = await guarded.finish(reply.final)
         except BaseException as error:
             await guarded.finish(_given_up(call, error))
@@ -51,66 +72,75 @@ class EnforcementPoint:
         headers = (*reply.headers, (CALL_ID, guarded.call_id))
         return Reply(message=reply.message if final.code is Code.OK else None, headers=headers, final=final)
 
-    async def _unary(self, guarded: Guarded, request: bytes) -> Reply:
+    async def _unary(self, guarded: Guarded, request: bytes, upstream: Upstream) -> Reply:
         forward = await guarded.open() or await guarded.admit(request)
         if isinstance(forward, Final):
             return Reply(message=None, headers=(), final=forward)
         call = guarded.call
         try:
-            reply = await self._parts.upstream.unary(call.method, forward, guarded.forward_metadata(), _remaining(call))
+            reply = await upstream.unary(call.method, forward, guarded.forward_metadata(), _remaining(call))
         except ForwardError as error:
             self._parts.report(error)
             return Reply(message=None, headers=(), final=refusals.failed(error, guarded.call_id))
         guarded.span.stage("forward")
         if reply.message is None:
             return Reply(
-                message=None, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final)
+                message=None, headers=self._headers(guarded, reply.headers), final=_said(guarded, reply.final, upstream)
             )
         released = await guarded.release(reply.message)
         if not isinstance(released, bytes):
             return Reply(message=None, headers=(), final=released or guarded.exhausted)
         guarded.sent(released)
         return Reply(
-            message=released, headers=self._headers(guarded, reply.headers), final=self._said(guarded, reply.final)
+            message=released, headers=self._headers(guarded, reply.headers), final=_said(guarded, reply.final, upstream)
         )
 
-    async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+    async def stream(
+        self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream | None = None
+    ) -> Final:
         """A call of any kind, message by message. As `unary`, whatever it raises has its outcome written."""
+        upstream = upstream or self._parts.upstream
         if self._parts.describer.unguarded(call.method):
-            return await relay(self._parts.upstream, call, call.metadata, requests, answer, _remaining(call))
+            return await relay(upstream, call, call.metadata, requests, answer, _remaining(call))
         guarded = self._begin(call)
         try:
             if call.method.startswith(_REFLECTION) and self._parts.reflection:
-                final = await self._reflection(guarded, requests, answer)
+                final = await self._reflection(guarded, requests, answer, upstream)
             else:
                 final = await guarded.open() or await run_stream(
-                    guarded, self._parts.upstream, self._streams, requests, answer, _remaining(call)
+                    guarded, upstream, self._streams, requests, answer, _remaining(call)
                 )
             return await guarded.finish(final)
         except BaseException as error:
             await guarded.finish(_given_up(call, error))
             raise
 
-    async def _reflection(self, guarded: Guarded, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+    async def _reflection(
+        self, guarded: Guarded, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream
+    ) -> Final:
         """Schemas are no personal data, but only identified callers may read them."""
         refusal = await guarded.identified()
         if refusal is not None:
             return refusal
         call = guarded.call
-        return await relay(self._parts.upstream, call, guarded.forward_metadata(), requests, answer, _remaining(call))
+        return await relay(upstream, call, guarded.forward_metadata(), requests, answer, _remaining(call))
 
     def _begin(self, call: Call) -> Guarded:
+        return Guarded(self._parts, *self._begun(call))
+
+    def _begun(self, call: Call) -> tuple[Call, CallSpan, str]:
         traceparent = next((str(value) for key, value in call.metadata if key == "traceparent"), None)
         span = self._parts.observer.begin(call.method.lstrip("/"), traceparent)
-        guarded = Guarded(self._parts, call, span, self._parts.new_id())
+        call_id = self._parts.new_id()
         span.stage("intercept")
-        return guarded
+        return call, span, call_id
 
     def _headers(self, guarded: Guarded, headers: Metadata) -> Metadata:
         return headers if guarded.free else ()
 
-    def _said(self, guarded: Guarded, final: Final) -> Final:
-        return final if guarded.free else self._parts.upstream.reduced(final)
+
+def _said(guarded: Guarded, final: Final, upstream: Upstream) -> Final:
+    return final if guarded.free else upstream.reduced(final)
 
 
 def _remaining(call: Call) -> float | None:

@@ -9,8 +9,10 @@ from datetime import UTC, datetime
 
 from sidecar import pem
 from sidecar.attributes import datasets, descriptors, overlay
+from sidecar.attributes import entities as resources
 from sidecar.attributes.claims import Issuer
 from sidecar.attributes.directory import Directory
+from sidecar.attributes.entities import Entities
 from sidecar.attributes.jwks import KeyRing
 from sidecar.attributes.keysource import Fetch, file_source, https_source
 from sidecar.attributes.peers import RegisteredWorkload, Workloads
@@ -93,7 +95,10 @@ def index(settings: SidecarSettings, log: OperatorLog | None = None) -> SubjectI
 def workloads(settings: SidecarSettings) -> Workloads:
     """The registered workloads."""
     return Workloads(
-        RegisteredWorkload(id=one.id, operated_from=one.operated_from, may=tuple(one.may), acts_alone=one.acts_alone)
+        RegisteredWorkload(
+            id=one.id, operated_from=one.operated_from, may=tuple(one.may), acts_alone=one.acts_alone,
+            relays=one.relays, asserts=one.asserts,
+        )
         for one in settings.identity.workloads
     )
 
@@ -246,6 +251,18 @@ def _describer(settings: SidecarSettings, found: descriptors.Descriptors) -> Des
         datasets=reached,
         location=place(settings.upstream.location),
     )
+
+
+def entities(settings: SidecarSettings, described: Describer) -> Entities | None:
+    """The types that decision APIs may be asked about; None where the settings name none."""
+    if settings.describe.resources is None:
+        return None
+    with naming("describe.resources"):
+        populations = None if settings.datasets is None else datasets.load(settings.datasets.file)
+        return Entities(
+            resources.load(settings.describe.resources), described, datasets=populations,
+            location=place(settings.upstream.location),
+        )  # fmt: skip
 
 
 def place(location: model.Location) -> Place:

@@ -9,6 +9,7 @@ from dataclasses import dataclass
 from typing import Any
 
 from sidecar.attributes.directory import Directory
+from sidecar.attributes.entities import Entities
 from sidecar.attributes.resource import Classifier, Describer
 from sidecar.attributes.subject import Identifier
 from sidecar.attributes.tokens import TokenVerifier
@@ -48,6 +49,7 @@ class Composed:
 
     settings: SidecarSettings
     point: EnforcementPoint
+    entities: Entities | None
     records: Records
     standing: InForce
     stats: CallStats
@@ -153,7 +155,7 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
 
     told = Told(say=records.say, changed=changed, log=log, stats=stats)
     return Composed(
-        settings=settings, point=point, records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
+        settings=settings, point=point, entities=build.entities(settings, described), records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
         grants=granted, authorizations=authorized, upstream=link, ledger=ledger, log=log, changed=changed,
         policy=Follower(source, entry, standing, started, told), shadow=shadow,
     )  # fmt: skip

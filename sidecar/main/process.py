@@ -9,13 +9,11 @@ from typing import Any
 import uvloop
 
 from sidecar.enforcement.admin import AdminSocket, Command
-from sidecar.enforcement.intercept import PROXY, ProxyHandler
-from sidecar.enforcement.listen import Listener
 from sidecar.enforcement.transport import OperatorLog
-from sidecar.main import build
 from sidecar.main import check as checked
 from sidecar.main.build import clock
 from sidecar.main.composition import Composed, compose
+from sidecar.main.doors import Doors, Opened
 from sidecar.main.policy_commands import PolicyCommands
 from sidecar.main.unhandled import Unhandled
 from sidecar.observability import metrics
@@ -30,9 +28,10 @@ SEND_SECONDS = 3.0
 
 def run(settings: SidecarSettings) -> None:
     """Serve until SIGTERM or SIGINT. ConfigurationError or IntegrityError when a part cannot start."""
-    log = make_logger("sidecar")
+    stats = CallStats()
+    log = make_logger("sidecar", counts=stats.log_events)
     quiet_libraries(log)
-    uvloop.run(_serve(settings, log))
+    uvloop.run(_serve(settings, log, stats))
 
 
 def check(settings: SidecarSettings) -> list[str]:
@@ -65,7 +64,7 @@ async def running(settings: SidecarSettings, log: OperatorLog) -> AsyncIterator[
         stack.push_async_callback(parts.records.drain, SEND_SECONDS)
         # What a second engine has yet to check is checked while it can still be recorded.
         stack.push_async_callback(parts.standing.decisions.close)
-        listeners = await _listeners(settings, counted, log, stack)
+        listeners = await _listeners(Doors(parts, counted, log), stack)
 
         def status() -> dict[str, object]:
             return {
@@ -80,15 +79,8 @@ async def running(settings: SidecarSettings, log: OperatorLog) -> AsyncIterator[
         yield status
 
 
-async def _listeners(
-    settings: SidecarSettings, point: Unhandled, log: OperatorLog, stack: AsyncExitStack
-) -> list[Listener]:
-    listeners = []
-    for position, one in enumerate(settings.listen):
-        with build.naming(f"listen.{position}"):
-            at = build.listen(one)
-            handler = ProxyHandler(point, PROXY, at.peers(clock), log)
-            listeners.append(Listener(at, (handler,), build.limits(settings), log))
+async def _listeners(doors: Doors, stack: AsyncExitStack) -> list[Opened]:
+    listeners = doors.made()
     for listener in listeners:
         await listener.start()
 

@@ -12,7 +12,7 @@ from collections.abc import AsyncIterator, Callable, Mapping
 
 from grpc._cython import cygrpc  # type: ignore[attr-defined]  # a compiled module; grpcio-channelz reads it so
 
-from sidecar.enforcement.call import AnswerSink, Call, Final, Reply
+from sidecar.enforcement.call import AnswerSink, Call, Final, Reply, Upstream
 from sidecar.enforcement.intercept import Enforcement
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.observability.metrics import Gauges
@@ -41,17 +41,19 @@ class Unhandled:
         """As the enforcement point says."""
         return self._point.kind(method)
 
-    async def unary(self, call: Call, request: bytes) -> Reply:
+    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
         """Hand it on, and count it when it has ended."""
         try:
-            return await self._point.unary(call, request)
+            return await self._point.unary(call, request, upstream)
         finally:
             self._handled += 1
 
-    async def stream(self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink) -> Final:
+    async def stream(
+        self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream | None = None
+    ) -> Final:
         """As `unary`."""
         try:
-            return await self._point.stream(call, requests, answer)
+            return await self._point.stream(call, requests, answer, upstream)
         finally:
             self._handled += 1
 

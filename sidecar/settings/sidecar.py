@@ -15,8 +15,8 @@ from sidecar.settings.values import (
     Section,
     Settings,
     Size,
+    instead,
     is_loopback,
-    later,
 )
 from sidecar.vocabulary import ACTIONS, Level
 
@@ -70,12 +70,15 @@ class Producer(Section):
 class Listener(Section):
     """A door. `address` is host:port or unix:DIRECTORY; a socket names the one workload that may use it.
 
+    `proxy`: gRPC calls to the upstream. `ext_authz`, `ext_proc`: for an Envoy (`sidecar envoy-config`). `check`: the
+    decision API over gRPC. `authzen`: the same over HTTPS (AuthZEN Authorization API 1.0).
+
     `plaintext: true` is TCP without TLS, for development on a loopback address: such callers have no identity.
     """
 
     door: Annotated[
-        Literal["proxy"],
-        later({door: f"the door {door}" for door in ("interceptor", "ext_proc", "ext_authz", "check", "authzen")}),
+        Literal["proxy", "ext_authz", "ext_proc", "check", "authzen"],
+        instead({"interceptor": "the in-process door has no listener: see sidecar.main.in_process"}),
     ]
     address: Address
     tls: ServerTls | None = None
@@ -153,12 +156,18 @@ class Directory(Section):
 
 
 class RegisteredWorkload(Section):
-    """A service that may call. Without a token only where it `acts_alone`."""
+    """A service that may call. Without a token only where it `acts_alone`.
+
+    `relays`: an Envoy that itself requires client certificates; its word on the workload behind it is believed.
+    `asserts`: a gateway or enforcement point; its word on the person it asks for is believed, without their token.
+    """
 
     id: Text
     operated_from: Country
     may: list[Literal[ACTIONS]] = Field(default_factory=list)  # type: ignore[valid-type]
     acts_alone: bool = False
+    relays: bool = False
+    asserts: bool = False
 
 
 class FileSource(Section):
@@ -203,10 +212,11 @@ class Descriptors(Section):
 
 
 class Describe(Section):
-    """What methods reach."""
+    """What methods reach. `resources`: types of entities for the decision APIs, and HTTP routes."""
 
     descriptors: Descriptors
     overlay: FilePath | None = None
+    resources: FilePath | None = None
     unguarded: list[Text] = Field(default_factory=lambda: ["grpc.health.v1.Health/*"])
     reflection: Literal["identified", "off"] = "off"
 
@@ -309,10 +319,14 @@ class Limits(Section):
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
 
 
-def _one(workers: int) -> int:
-    if workers != 1:
-        raise ValueError("more than one worker is not in this version")
-    return workers
+class Checks(Section):
+    """The decision APIs: how long a permit may wait for its `ReportOutcome`, and how many may wait at once.
+
+    After `report_within` the outcome is recorded as `unobserved`.
+    """
+
+    report_within: Annotated[Duration, Field(ge=1.0, le=3600.0)] = 300.0
+    waiting: Annotated[int, Field(ge=1, le=1_000_000)] = 10_000
 
 
 class SidecarSettings(Settings):
@@ -337,4 +351,5 @@ class SidecarSettings(Settings):
     holder: Holder | None = None
     oversight: Store
     limits: Limits = Limits()
-    workers: Annotated[int, AfterValidator(_one)] = 1
+    checks: Checks = Checks()
+    workers: Annotated[int, Field(ge=1, le=256)] = 1

@@ -93,12 +93,12 @@ class Settings(Section):
     later: ClassVar[Mapping[str, str]] = {}
 
 
-def later(words: Mapping[object, str]) -> BeforeValidator:
-    """A validator that refuses, by name, values of the interface which this version does not have."""
+def instead(words: Mapping[object, str]) -> BeforeValidator:
+    """A validator that refuses values in place of which something else is meant, and says what."""
 
     def refuse(value: object) -> object:
         if isinstance(value, str | int) and value in words:
-            raise ValueError(f"{words[value]} is not in this version")
+            raise ValueError(words[value])
         return value
 
     return BeforeValidator(refuse)

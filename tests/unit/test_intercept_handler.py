@@ -7,7 +7,8 @@ import pytest
 from proxy_parts import Remembering
 
 from sidecar.enforcement.call import Final, Peer, Reply
-from sidecar.enforcement.intercept import PROXY, ProxyHandler
+from sidecar.enforcement.declarations import PROXY
+from sidecar.enforcement.intercept import ProxyHandler
 from sidecar.errors import Code
 from sidecar.vocabulary import Obligation
 

@@ -11,7 +11,8 @@ import pytest
 from proxy_parts import Remembering
 
 from sidecar.enforcement.call import Call, Final, Reply
-from sidecar.enforcement.intercept import PROXY, ProxyHandler
+from sidecar.enforcement.declarations import PROXY
+from sidecar.enforcement.intercept import ProxyHandler
 from sidecar.enforcement.listen import Listen
 from sidecar.enforcement.transport import Limits
 from sidecar.errors import Code

@@ -1,0 +1,209 @@
+"""Types of things that decision APIs are asked about, and HTTP routes: what `describe.resources` says of them.
+
+```yaml
+types:
+  profile:                                   # AuthZEN `resource.type`, and `Entity.type` of the Check API
+    service: sidecar.demo.profiles.v1.Profiles  # as which service it is recorded and judged
+    message: sidecar.demo.profiles.v1.Profile   # what it holds is what this message holds …
+    categories: [id_contact]                 # … and these besides; one of the two at least, or `personal: false`
+    subject: user_id                         # kind of data subject whose id the entity's id is; none: about nobody
+    actions: {can_view: read}                # words of the caller's for actions; the closed ones are known anyhow
+routes:
+  - {http: "GET /v1/profiles/{user_id}", rpc: sidecar.demo.profiles.v1.Profiles/GetProfile}
+```
+
+What an entity holds is the operator's word, never the caller's. A type that nobody described is refused.
+"""
+
+from collections.abc import Iterable, Mapping
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any
+
+import yaml
+
+from sidecar.attributes.datasets import NOTHING_KNOWN, Datasets
+from sidecar.attributes.described import Described, computed
+from sidecar.attributes.overlay import Strict
+from sidecar.attributes.reach import ESCAPED, Reach, method_reach, ordered_categories, ordered_classes, reach_of
+from sidecar.attributes.resource import Describer
+from sidecar.attributes.words import nearest
+from sidecar.errors import ConfigurationError, DescribeError
+from sidecar.vocabulary import ACTIONS, ANNOTATED_CATEGORIES, Action, Place, ReasonCode
+
+_TYPE_KEYS = ("service", "message", "categories", "subject", "actions", "personal")
+_ROUTE_KEYS = ("http", "rpc")
+NOBODY = "none"
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Route:
+    """One line of `routes`, as written."""
+
+    http: str
+    rpc: str
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class EntityType:
+    """One entry of `types`, as written. `subject` is None for what is about nobody."""
+
+    name: str
+    service: str
+    message: str | None
+    categories: tuple[str, ...]
+    subject: str | None
+    actions: Mapping[str, str] = field(default_factory=dict)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
+class Resources:
+    """The file, checked but for the names that only the descriptors know."""
+
+    where: str
+    types: Mapping[str, EntityType]
+    routes: tuple[Route, ...]
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class EntityDescription(Described):
+    """What an action on an entity of a type reaches. `subject`: the kind of its data subject, None for nobody."""
+
+    subject: str | None
+
+
+class Entities:
+    """The types of a sidecar, described."""
+
+    def __init__(
+        self, resources: Resources, describer: Describer, *, datasets: Datasets | None = None,
+        location: Place | None = None,
+    ) -> None:  # fmt: skip
+        """ConfigurationError for a message or service that the descriptors do not have."""
+        self._types = resources.types
+        self._made: dict[tuple[str, str], EntityDescription] = {}
+        for one in resources.types.values():
+            reach = _reach(one, describer, resources.where)
+            where = NOTHING_KNOWN if datasets is None else datasets.of(one.service, one.name)
+            for action in ACTIONS:
+                self._made[one.name, action] = EntityDescription(
+                    action=Action(name=action, service=one.service, method=None),
+                    resource_type=one.name, reach=reach, dataset=where, location=location or Place(),
+                    categories=ordered_categories(reach.categories), classes=ordered_classes(reach.classes),
+                    listed_identifiers=reach.letters, computed=computed(reach, where), subject=one.subject,
+                )  # fmt: skip
+
+    def names(self) -> tuple[str, ...]:
+        """The types."""
+        return tuple(self._types)
+
+    def actions(self, type_: str) -> tuple[str, ...]:
+        """The words that a caller may use for actions on this type."""
+        found = self._types.get(type_)
+        return () if found is None else tuple(dict.fromkeys((*found.actions, *ACTIONS)))
+
+    def of(self, type_: str, action: str) -> EntityDescription:
+        """The description. DescribeError `undescribed_method` for a type or an action that nobody described."""
+        found = self._types.get(type_)
+        if found is None:
+            raise _undescribed("resource type", type_, self._types)
+        word = found.actions.get(action, action)
+        made = self._made.get((type_, word))
+        if made is None:
+            raise _undescribed("action", action, (*found.actions, *ACTIONS))
+        return made
+
+
+def load(path: Path) -> Resources:
+    """The file. ConfigurationError names file, key, value and fix."""
+    try:
+        text = path.read_text(encoding="utf-8")
+    except (OSError, UnicodeDecodeError) as error:
+        raise ConfigurationError(f"the resources cannot be read: {error}", where=str(path)) from None
+    return parse(text, str(path))
+
+
+def parse(text: str, where: str) -> Resources:
+    """The resources in a YAML text, which `where` names in errors."""
+    try:
+        found = yaml.load(text, Loader=Strict)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
+    except yaml.YAMLError as error:
+        raise ConfigurationError(f"this is not valid YAML: {error}", where=where) from None
+    top = _mapping({} if found is None else found, ("types", "routes"), where)
+    types, routes = top.get("types", {}), top.get("routes", [])
+    if not isinstance(types, dict) or not isinstance(routes, list):
+        raise ConfigurationError("`types` is a mapping and `routes` a list", where=where)
+    return Resources(
+        where=where,
+        types={name: _type(name, written, f"{where}: types.{name}") for name, written in types.items()},
+        routes=tuple(_route(written, f"{where}: routes.{number}") for number, written in enumerate(routes)),
+    )
+
+
+def _type(name: str, written: object, where: str) -> EntityType:
+    said = _mapping(written, _TYPE_KEYS, where)
+    service, subject = _text(said, "service", where), _text(said, "subject", where)
+    categories, actions = said.get("categories", []), said.get("actions", {})
+    if not isinstance(categories, list) or not isinstance(actions, dict):
+        raise ConfigurationError("categories is a list and actions a mapping", where=where)
+    for one in categories:
+        if one not in ANNOTATED_CATEGORIES:
+            raise ConfigurationError("no such category", where=where, value=one, fix=nearest(one, ANNOTATED_CATEGORIES))
+    for word, action in actions.items():
+        if action not in ACTIONS:
+            raise ConfigurationError("not an action", where=f"{where}.actions.{word}", value=action,
+                                     fix=nearest(action, ACTIONS))  # fmt: skip
+        if word in ACTIONS and word != action:
+            raise ConfigurationError("an action's own word may not mean another", where=f"{where}.actions",
+                                     value=word, fix="Choose another word.")  # fmt: skip
+    message = said.get("message")
+    personal = said.get("personal", True)
+    if personal is not True and (personal is not False or message or categories or subject != NOBODY):
+        raise ConfigurationError("`personal: false` stands alone, with subject none", where=where)
+    if personal and message is None and not categories:
+        raise ConfigurationError("nothing says what it holds", where=where,
+                                 fix="Name its message or its categories, or say `personal: false`.")  # fmt: skip
+    return EntityType(
+        name=name, service=service, message=None if message is None else _text(said, "message", where),
+        categories=tuple(categories), subject=None if subject == NOBODY else subject, actions=actions,
+    )  # fmt: skip
+
+
+def _route(written: object, where: str) -> Route:
+    said = _mapping(written, _ROUTE_KEYS, where)
+    return Route(http=_text(said, "http", where), rpc=_text(said, "rpc", where))
+
+
+def _reach(one: EntityType, describer: Describer, where: str) -> Reach:
+    reach = method_reach(one.categories)
+    if one.message is not None:
+        if one.message not in describer.descriptors.messages:
+            raise ConfigurationError(
+                "no such message in the descriptors", where=f"{where}: types.{one.name}.message", value=one.message,
+                fix=nearest(one.message, describer.descriptors.messages) or "Give the full name, with its package.",
+            )  # fmt: skip
+        reach |= reach_of(describer.plans.of(one.message))
+    return reach if reach.categories or one.subject is None else reach | ESCAPED
+
+
+def _mapping(value: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
+    if not isinstance(value, dict):
+        raise ConfigurationError("a mapping is expected", where=where, value=value, fix=nearest("", keys))
+    for key in value:
+        if key not in keys:
+            raise ConfigurationError("unknown key", where=where, value=key, fix=nearest(key, keys))
+    return value
+
+
+def _text(said: Mapping[str, Any], key: str, where: str) -> str:
+    value = said.get(key)
+    if not isinstance(value, str) or not value:
+        raise ConfigurationError("text is expected", where=f"{where}.{key}", value=value)
+    return value
+
+
+def _undescribed(what: str, name: str, known: Iterable[str]) -> DescribeError:
+    return DescribeError(
+        f"nothing says what this {what} is", reason=ReasonCode.UNDESCRIBED_METHOD,
+        operator=f"{what} {name[:80]!r} is not in describe.resources. {nearest(name, known)}",
+    )  # fmt: skip
