@@ -71,12 +71,21 @@ class Identifiers:
     asked: int = 0
 
     def identify(
-        self, metadata: Metadata, identities: tuple[str, ...], certificate: bytes | None, now: float
-    ) -> Identity:
+        self, metadata: Metadata, identities: tuple[str, ...], certificate: bytes | None, now: float,
+        asserted: str | None = None,
+    ) -> Identity:  # fmt: skip
         self.asked += 1
         if self.error is not None:
             raise self.error
         return self.identity
+
+    def calling(self, identities: tuple[str, ...], now: float) -> Identity:
+        if not identities:
+            raise IdentifyError("the calling workload is not known", reason="unidentified_workload")
+        subject = Subject(kind="workload", workload=Workload(id=identities[0], operated_from="US"))
+        return Identity(
+            subjects=(subject,), person=None, workload=identities[0], own=None, expires_at=float("inf"), directory=None
+        )
 
 
 def personnel(*people: str, expires_at: float = NOW + 3600) -> Identity:

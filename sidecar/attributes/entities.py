@@ -8,11 +8,15 @@ types:
     categories: [id_contact]                 # … and these besides; one of the two at least, or `personal: false`
     subject: user_id                         # kind of data subject whose id the entity's id is; none: about nobody
     actions: {can_view: read}                # words of the caller's for actions; the closed ones are known anyhow
+    variants:                                # the first that holds: what a caller may also say by another word
+      - {property: resource.status, equals: archived, type: archived_profile}
+      - {property: action.soft, equals: true, of: delete, action: write}
 routes:
   - {http: "GET /v1/profiles/{user_id}", rpc: sidecar.demo.profiles.v1.Profiles/GetProfile}
 ```
 
-What an entity holds is the operator's word, never the caller's. A type that nobody described is refused.
+What an entity holds is the operator's word, never the caller's. A type that nobody described is refused. A variant gives
+a caller nothing that it could not have by naming the other type or action itself.
 """
 
 from collections.abc import Iterable, Mapping
@@ -31,7 +35,9 @@ from sidecar.attributes.words import nearest
 from sidecar.errors import ConfigurationError, DescribeError
 from sidecar.vocabulary import ACTIONS, ANNOTATED_CATEGORIES, Action, Place, ReasonCode
 
-_TYPE_KEYS = ("service", "message", "categories", "subject", "actions", "personal")
+_TYPE_KEYS = ("service", "message", "categories", "subject", "actions", "personal", "variants")
+_VARIANT_KEYS = ("property", "equals", "of", "type", "action")
+_PROPERTIES = ("resource", "action")
 _ROUTE_KEYS = ("http", "rpc")
 NOBODY = "none"
 
@@ -45,6 +51,23 @@ class Route:
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
+class Variant:
+    """One line of `variants`, as written. `type`, `action`: in whose place; None leaves it. `of`: for this action only."""
+
+    entity: str
+    property: str
+    equals: str | bool | int
+    of: str | None = None
+    type: str | None = None
+    action: str | None = None
+
+    def holds(self, action: str, properties: Mapping[str, Mapping[str, Any]]) -> bool:
+        """Whether the caller has said so. Numbers and truth values are different things."""
+        said = properties.get(self.entity, {}).get(self.property)
+        return type(said) is type(self.equals) and said == self.equals and self.of in (None, action)
+
+
+@dataclass(frozen=True, slots=True, kw_only=True)
 class EntityType:
     """One entry of `types`, as written. `subject` is None for what is about nobody."""
 
@@ -54,6 +77,7 @@ class EntityType:
     categories: tuple[str, ...]
     subject: str | None
     actions: Mapping[str, str] = field(default_factory=dict)
+    variants: tuple[Variant, ...] = ()
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -102,6 +126,16 @@ class Entities:
         found = self._types.get(type_)
         return () if found is None else tuple(dict.fromkeys((*found.actions, *ACTIONS)))
 
+    def variant(
+        self, type_: str, action: str, properties: Mapping[str, Mapping[str, Any]]
+    ) -> tuple[str, str]:  # fmt: skip
+        """Type and action as meant, given the properties of `resource` and `action`."""
+        found = self._types.get(type_)
+        for one in () if found is None else found.variants:
+            if one.holds(action, properties):
+                return one.type or type_, one.action or action
+        return type_, action
+
     def of(self, type_: str, action: str) -> EntityDescription:
         """The description. DescribeError `undescribed_method` for a type or an action that nobody described."""
         found = self._types.get(type_)
@@ -133,9 +167,12 @@ def parse(text: str, where: str) -> Resources:
     types, routes = top.get("types", {}), top.get("routes", [])
     if not isinstance(types, dict) or not isinstance(routes, list):
         raise ConfigurationError("`types` is a mapping and `routes` a list", where=where)
+    found = {name: _type(name, written, f"{where}: types.{name}") for name, written in types.items()}
+    for one in found.values():
+        _check_variants(one, found, where)
     return Resources(
         where=where,
-        types={name: _type(name, written, f"{where}: types.{name}") for name, written in types.items()},
+        types=found,
         routes=tuple(_route(written, f"{where}: routes.{number}") for number, written in enumerate(routes)),
     )
 
@@ -166,7 +203,41 @@ def _type(name: str, written: object, where: str) -> EntityType:
     return EntityType(
         name=name, service=service, message=None if message is None else _text(said, "message", where),
         categories=tuple(categories), subject=None if subject == NOBODY else subject, actions=actions,
+        variants=_variants(said.get("variants", []), f"{where}.variants"),
     )  # fmt: skip
+
+
+def _variants(written: object, where: str) -> tuple[Variant, ...]:
+    if not isinstance(written, list):
+        raise ConfigurationError("variants is a list", where=where, value=written)
+    found = []
+    for number, one in enumerate(written):
+        place = f"{where}.{number}"
+        said = _mapping(one, _VARIANT_KEYS, place)
+        entity, _, name = _text(said, "property", place).partition(".")
+        if entity not in _PROPERTIES or not name:
+            raise ConfigurationError("is no property", where=f"{place}.property", value=said["property"],
+                                     fix="Write resource.NAME or action.NAME.")  # fmt: skip
+        if not isinstance(said.get("equals"), str | bool | int):
+            raise ConfigurationError("is no text, truth value or integer", where=f"{place}.equals",
+                                     value=said.get("equals"))  # fmt: skip
+        words = {key: _text(said, key, place) for key in ("of", "type", "action") if key in said}
+        if not words.keys() & {"type", "action"}:
+            raise ConfigurationError("says nothing", where=place, fix="Give the type or the action that is meant.")
+        found.append(Variant(entity=entity, property=name, equals=said["equals"], **words))
+    return tuple(found)
+
+
+def _check_variants(one: EntityType, types: Mapping[str, EntityType], where: str) -> None:
+    for number, variant in enumerate(one.variants):
+        place = f"{where}: types.{one.name}.variants.{number}"
+        if variant.type is not None and variant.type not in types:
+            raise ConfigurationError("no such type", where=f"{place}.type", value=variant.type,
+                                     fix=nearest(variant.type, types))  # fmt: skip
+        known = (*types[variant.type or one.name].actions, *ACTIONS)
+        if variant.action is not None and variant.action not in known:
+            raise ConfigurationError("no such action", where=f"{place}.action", value=variant.action,
+                                     fix=nearest(variant.action, known))  # fmt: skip
 
 
 def _route(written: object, where: str) -> Route:

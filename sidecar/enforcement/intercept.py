@@ -88,7 +88,7 @@ class ProxyHandler(grpc.GenericRpcHandler):
 
     async def _unary(self, method: str, request: bytes, context: Context) -> bytes:
         try:
-            reply = await self._enforcement.unary(self._call(method, context), request)
+            reply = await self._enforcement.unary(call_of(method, context, self._peers, self._door), request)
             final, message = reply.final, reply.message
             if final.code is Code.OK and message is None:
                 return self._silent(method, context)
@@ -114,7 +114,9 @@ class ProxyHandler(grpc.GenericRpcHandler):
     async def _stream(self, method: str, context: Context) -> None:
         requests, answer = _Requests(context), _Answer(context)
         try:
-            final = await self._enforcement.stream(self._call(method, context), requests, answer)
+            final = await self._enforcement.stream(
+                call_of(method, context, self._peers, self._door), requests, answer
+            )
         except asyncio.CancelledError as error:
             if _caller_has_gone() or answer.lost or requests.lost:
                 raise
@@ -122,16 +124,6 @@ class ProxyHandler(grpc.GenericRpcHandler):
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
             final = self._failed(error, method)
         _conclude(context, final)
-
-    def _call(self, method: str, context: Context) -> Call:
-        remaining = cast("float | None", context.time_remaining())  # None without a deadline; the stubs do not know
-        return Call(
-            method=method,
-            metadata=from_caller(context.invocation_metadata() or ()),
-            peer=self._peers.of(context),
-            door=self._door,
-            deadline=None if remaining is None else time.monotonic() + remaining,
-        )
 
     def _failed(self, error: BaseException, method: str) -> Final:
         self._report(error, method)
@@ -147,6 +139,23 @@ class ProxyHandler(grpc.GenericRpcHandler):
             failure=type(error).__name__,
             at=[f"{frame.name}:{frame.lineno}" for frame in frames],
         )
+
+
+def call_of(method: str, context: Context, peers: PeerReader, door: Door) -> Call:
+    """What a servicer context says of its call."""
+    remaining = cast("float | None", context.time_remaining())  # None without a deadline; the stubs do not know
+    return Call(
+        method=method,
+        metadata=from_caller(context.invocation_metadata() or ()),
+        peer=peers.of(context),
+        door=door,
+        deadline=None if remaining is None else time.monotonic() + remaining,
+    )
+
+
+def as_status(final: Final) -> tuple[grpc.StatusCode, str, Metadata]:
+    """A call's end in gRPC's words: status, message, trailers."""
+    return _STATUS[final.code], final.message, rich_status.trailing(final)
 
 
 def _caller_has_gone() -> bool:

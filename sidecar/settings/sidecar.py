@@ -114,9 +114,9 @@ class Location(Section):
 
 
 class Upstream(Section):
-    """The guarded service."""
+    """The guarded service. The proxy forwards to its `address`; other doors know only where it keeps its data."""
 
-    address: Address
+    address: Address | None = None
     tls: ClientTls | None = None
     location: Location
 
@@ -333,7 +333,7 @@ class SidecarSettings(Settings):
     """sidecar.yaml."""
 
     producer: Producer
-    listen: Annotated[list[Listener], Field(min_length=1)]
+    listen: list[Listener] = Field(default_factory=list)
     upstream: Upstream
     identity: Identity
     describe: Describe
@@ -353,3 +353,12 @@ class SidecarSettings(Settings):
     limits: Limits = Limits()
     checks: Checks = Checks()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    drain: Annotated[Duration, Field(le=3600.0)] = 10.0
+
+    @model_validator(mode="after")
+    def _forwards(self) -> Self:
+        if self.upstream.address is None and any(one.door == "proxy" for one in self.listen):
+            raise ValueError("a proxy listener needs upstream.address: where it forwards to")
+        if self.upstream.address is None and self.describe.descriptors.reflection:
+            raise ValueError("describe.descriptors.reflection asks the upstream: give upstream.address, or a file")
+        return self
