@@ -26,6 +26,10 @@ from sidecar.observability.metrics import OTHER, CallStats
 from sidecar.observability.traces import TraceOrigin, parse_traceparent
 
 MAX_STAGE_SPANS = 256
+_POOL = 4096
+_random_bytes = SystemRandom().randbytes
+_TOGETHER = 64
+"""Passages of stages that are counted together: a stream need not end to be seen."""
 _SERVER_FAULTS = frozenset({"UNKNOWN", "DEADLINE_EXCEEDED", "UNIMPLEMENTED", "INTERNAL", "UNAVAILABLE", "DATA_LOSS"})
 """Statuses that are errors of a server span (semantic conventions for gRPC)."""
 
@@ -34,7 +38,8 @@ class CallSpan:
     """One call as operators see it. `traceparent` goes to the upstream; the rest into the record."""
 
     __slots__ = (
-        "_ended", "_epoch", "_mark", "_method", "_span", "_stats", "_tracer", "from_", "span_id", "started", "trace_id",
+        "_ended", "_epoch", "_mark", "_method", "_passed", "_span", "_stats", "_tracer", "_waited", "from_", "span_id",
+        "started", "trace_id",
     )  # fmt: skip
 
     def __init__(
@@ -44,7 +49,9 @@ class CallSpan:
         self.trace_id, self.span_id, self.from_ = ids
         self._span, self._tracer, self._stats = span, tracer, stats
         self._ended: list[tuple[str, int, int]] = []
+        self._passed: list[tuple[str, float]] = []
         self.started = self._mark = perf_counter()
+        self._waited = 0.0
         # One reading of the wall clock a call: its stages stay in order while somebody sets the clock.
         self._epoch = 0 if span is None else time_ns() - int(self.started * 1e9)
 
@@ -57,11 +64,21 @@ class CallSpan:
         """Work on a message begins: what has passed since the last stage was waiting, and counts for none."""
         self._mark = perf_counter()
 
+    def resume(self) -> None:
+        """The caller, who has had an answer, asks or tells more: the time between is theirs, not this call's."""
+        now = perf_counter()
+        self._waited += now - self._mark
+        self._mark = now
+
     def stage(self, name: str) -> None:
         """The stage `name` ends here; it began where the one before it ended."""
         now = perf_counter()
         began, self._mark = self._mark, now
-        self._stats.time(name, now - began)
+        passed = self._passed
+        passed.append((name, now - began))
+        if len(passed) >= _TOGETHER:
+            self._stats.times(passed)
+            passed.clear()
         if self._span is not None and len(self._ended) < MAX_STAGE_SPANS:
             self._ended.append((name, self._epoch + int(began * 1e9), self._epoch + int(now * 1e9)))
 
@@ -69,9 +86,15 @@ class CallSpan:
         """Count something that happened in this call."""
         self._stats.event(name, detail)
 
+    def decided(self, door: str, phase: str, effect: str, reason: str) -> None:
+        """A decision of this call has been recorded; `reason` is its first reason code."""
+        self._stats.decided(door, phase, effect, reason)
+
     def end(self, status: str, effect: str, reason: str) -> None:
         """The call is over. `status` is a gRPC status name, `reason` the first reason code or empty."""
-        self._stats.count(self._method, effect, reason, status)
+        self._stats.times(self._passed)
+        self._passed.clear()
+        self._stats.count(self._method, effect, reason, status, self._mark - self.started - self._waited)
         span = self._span
         if span is None or self._tracer is None:
             return
@@ -85,6 +108,20 @@ class CallSpan:
             span.set_attribute("error.type", status)
             span.set_status(Status(StatusCode.ERROR))
         span.end()
+
+
+def pooled_bits(source: Callable[[int], bytes] = _random_bytes) -> Callable[[int], int]:
+    """Random numbers of so many bits (a multiple of 8), drawn from the system in large pieces. Each bit is used once."""
+    pool, at = b"", 0
+
+    def bits(count: int) -> int:
+        nonlocal pool, at
+        start, at = at, at + count // 8
+        if at > len(pool):
+            pool, start, at = source(_POOL), 0, count // 8
+        return int.from_bytes(pool[start:at], "big")
+
+    return bits
 
 
 class CallObserver:
@@ -102,7 +139,7 @@ class CallObserver:
         known: Callable[[str], bool] = lambda _: True,
     ) -> None:
         self.stats, self._tracer, self._known = stats, tracer, known
-        self._bits = bits or SystemRandom().getrandbits
+        self._bits = bits or pooled_bits()
 
     def begin(self, method: str, traceparent: str | None) -> CallSpan:
         """A call has come. `method` is "package.Service/Method"."""

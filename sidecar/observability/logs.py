@@ -5,10 +5,12 @@ import logging
 import sys
 import time
 import traceback
-from collections.abc import Callable
+from collections.abc import Callable, MutableMapping
 from typing import Any, Protocol, TextIO
 
 import structlog
+
+from sidecar.observability.events import EVENTS
 
 REPEAT_SECONDS = 1.0
 """What a library says at one place of its code is passed on no more often than this."""
@@ -23,11 +25,28 @@ class Log(Protocol):
         """Something failed and needs attention."""
 
 
-def make_logger(component: str, stream: TextIO | None = None) -> structlog.typing.FilteringBoundLogger:
-    """A logger for this process; `component` is `sidecar` or `oversight`. Writes to standard error by default."""
+def make_logger(
+    component: str, stream: TextIO | None = None, counts: MutableMapping[tuple[str, str], int] | None = None
+) -> structlog.typing.FilteringBoundLogger:
+    """A logger for this process; `component` is `sidecar`, `oversight` or `ledger`. Writes to standard error by default.
+
+    `counts`: (event, level) -> how many lines there have been. Every event of the component begins at 0, or the first
+    line of its kind would be no increase to whoever watches.
+    """
+    lines = {} if counts is None else counts
+    for event in EVENTS:
+        if component in event.of:
+            lines.setdefault((event.name, event.level), 0)
+
+    def counted(_log: object, level: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
+        key = (str(line["event"]), level)
+        lines[key] = lines.get(key, 0) + 1
+        return line
+
     logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
         structlog.PrintLogger(stream or sys.stderr),
         processors=[
+            counted,
             structlog.processors.add_log_level,
             structlog.processors.TimeStamper(fmt="iso", utc=True),
             structlog.processors.JSONRenderer(),

@@ -1,38 +1,34 @@
-"""Counters of calls and times of stages: one small store in memory, read by Prometheus and by OTLP.
+"""Counters of calls and times of stages: one small store in memory, which `exposition` reads.
 
 Recording through an OpenTelemetry histogram costs 3 to 5 µs each; a call passes eight stages. Here a stage costs one
 `bisect` and two additions, and the exporters read sums.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Iterator, Mapping
-
-from opentelemetry.metrics import CallbackOptions, Meter, Observation
-from prometheus_client import CollectorRegistry, start_http_server
-from prometheus_client.core import CounterMetricFamily, GaugeMetricFamily, HistogramMetricFamily
-from prometheus_client.metrics_core import Metric
-from prometheus_client.registry import Collector
-
-from sidecar.errors import ConfigurationError
+from collections.abc import Callable, Iterable, Mapping
 
 EDGES = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 """Upper edges of the stage buckets in seconds."""
+RPC_EDGES = (0.0005, 0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.075, 0.1, 0.25, 0.5, 0.75, 1.0, 2.5, 5.0, 7.5, 10.0)
+"""Those of whole calls: OpenTelemetry's advice for `rpc.server.call.duration`, and three finer ones."""
 MAX_SERIES = 4096
-"""Series of calls, and of events, at most."""
+"""Series of calls, of decisions and of events, at most."""
 OTHER = "_OTHER"
 """The method of what has none of its own (OpenTelemetry's word for it)."""
 
-Gauges = Mapping[str, tuple[str, Callable[[], float]]]
-"""Name (without prefix) -> what it says, how to read it."""
+Reading = float | Mapping[tuple[str, ...], float]
+"""A number, or one for each row of label values (in the order of the catalogue)."""
+Gauges = Mapping[str, tuple[str, Callable[[], Reading]]]
+"""Name (without prefix) -> what it says, how to read it. The catalogue says which of them only grow."""
 
 
 class Stage:
-    """Times of one stage."""
+    """Times of one stage, or of calls that ended alike."""
 
     __slots__ = ("buckets", "total")
 
-    def __init__(self) -> None:
-        self.buckets = [0] * (len(EDGES) + 1)
+    def __init__(self, edges: tuple[float, ...] = EDGES) -> None:
+        self.buckets = [0] * (len(edges) + 1)
         self.total = 0.0
 
 
@@ -43,21 +39,45 @@ class CallStats:
         self.calls: dict[tuple[str, str, str, str], int] = {}
         self.stages: dict[str, Stage] = {}
         self.events: dict[tuple[str, str], int] = {}
+        self.decisions: dict[tuple[str, str, str, str], int] = {}
+        self.durations: dict[tuple[str, str], Stage] = {}
+        self.log_events: dict[tuple[str, str], int] = {}
+        """Lines of the operator's log; `logs.make_logger` counts them."""
 
-    def count(self, method: str, effect: str, reason: str, status: str) -> None:
-        """One call has ended. Series are bounded: beyond the bound the method is `_OTHER`."""
+    def count(self, method: str, effect: str, reason: str, status: str, seconds: float | None = None) -> None:
+        """One call has ended, after so long. Series are bounded: beyond the bound the method is `_OTHER`."""
         key = (method, effect, reason, status)
         if key not in self.calls and len(self.calls) >= MAX_SERIES:
             key = (OTHER, effect, reason, status)
         self.calls[key] = self.calls.get(key, 0) + 1
+        if seconds is not None:
+            pair = (key[0], status)
+            entry = self.durations.get(pair)
+            if entry is None:
+                entry = self.durations[pair] = Stage(RPC_EDGES)
+            entry.buckets[bisect_left(RPC_EDGES, seconds)] += 1
+            entry.total += seconds
+
+    def decided(self, door: str, phase: str, effect: str, reason: str) -> None:
+        """A decision has been recorded. Beyond the bound the reason is `_OTHER`: policies name reasons of their own."""
+        key = (door, phase, effect, reason)
+        if key not in self.decisions and len(self.decisions) >= MAX_SERIES:
+            key = (door, phase, effect, OTHER)
+        self.decisions[key] = self.decisions.get(key, 0) + 1
 
     def time(self, stage: str, seconds: float) -> None:
         """One passage of a stage."""
-        entry = self.stages.get(stage)
-        if entry is None:
-            entry = self.stages[stage] = Stage()
-        entry.buckets[bisect_left(EDGES, seconds)] += 1
-        entry.total += seconds
+        self.times([(stage, seconds)])
+
+    def times(self, passages: Iterable[tuple[str, float]]) -> None:
+        """Passages of stages: a call passes ten or so, and hands them in together."""
+        stages = self.stages
+        for stage, seconds in passages:
+            entry = stages.get(stage)
+            if entry is None:
+                entry = stages[stage] = Stage()
+            entry.buckets[bisect_left(EDGES, seconds)] += 1
+            entry.total += seconds
 
     def event(self, name: str, detail: str = "") -> None:
         """Something else worth counting, such as a dropped unknown field. Beyond the bound the detail is `_OTHER`."""
@@ -65,91 +85,3 @@ class CallStats:
         if key not in self.events and len(self.events) >= MAX_SERIES:
             key = (name, OTHER)
         self.events[key] = self.events.get(key, 0) + 1
-
-
-class _Scrape(Collector):
-    def __init__(self, stats: CallStats, gauges: Gauges) -> None:
-        self._stats, self._gauges = stats, gauges
-
-    def collect(self) -> Iterator[Metric]:
-        calls = CounterMetricFamily(
-            "customhouse_calls", "Calls ended", labels=("method", "effect", "reason", "status_code")
-        )
-        for key, value in list(self._stats.calls.items()):
-            calls.add_metric(key, value)
-        yield calls
-        events = CounterMetricFamily("customhouse_events", "Other countable events", labels=("event", "detail"))
-        for pair, value in list(self._stats.events.items()):
-            events.add_metric(pair, value)
-        yield events
-        stages = HistogramMetricFamily("customhouse_stage_duration_seconds", "Time in a stage", labels=("stage",))
-        for stage, entry in list(self._stats.stages.items()):
-            stages.add_metric((stage,), list(_cumulative(entry)), entry.total)
-        yield stages
-        for name, (text, read) in self._gauges.items():
-            yield GaugeMetricFamily(f"customhouse_{name}", text, value=read())
-
-
-def _cumulative(entry: Stage) -> Iterator[tuple[str, float]]:
-    running = 0
-    for edge, count in zip((*map(str, EDGES), "+Inf"), list(entry.buckets), strict=True):
-        running += count
-        yield edge, running
-
-
-def serve(stats: CallStats, gauges: Gauges, host: str, port: int) -> Callable[[], None]:
-    """Serve `/metrics` on host:port from a thread; returns what stops it. `host` may be an IPv6 address in brackets.
-
-    ConfigurationError when nothing can listen there.
-    """
-    registry = CollectorRegistry()
-    registry.register(_Scrape(stats, gauges))
-    try:
-        server, thread = start_http_server(port, addr=host.removeprefix("[").removesuffix("]"), registry=registry)
-    except OSError as error:
-        raise ConfigurationError(
-            f"cannot listen there: {error.strerror or error}", where="metrics.listen", value=f"{host}:{port}",
-            fix="Choose a free address of this host.",
-        ) from None  # fmt: skip
-
-    def stop() -> None:
-        server.shutdown()
-        thread.join()
-        server.server_close()
-
-    return stop
-
-
-def export(meter: Meter, stats: CallStats, gauges: Gauges) -> None:
-    """Let an OpenTelemetry meter observe the same numbers."""
-
-    def calls(_: CallbackOptions) -> Iterable[Observation]:
-        for (method, effect, reason, status), value in list(stats.calls.items()):
-            yield Observation(
-                value,
-                {
-                    "rpc.system.name": "grpc",
-                    "rpc.method": method,
-                    "rpc.response.status_code": status,
-                    "customhouse.effect": effect,
-                    "customhouse.reason": reason,
-                },
-            )
-
-    def seconds(_: CallbackOptions) -> Iterable[Observation]:
-        return [Observation(entry.total, {"customhouse.stage": name}) for name, entry in list(stats.stages.items())]
-
-    def passages(_: CallbackOptions) -> Iterable[Observation]:
-        return [
-            Observation(sum(entry.buckets), {"customhouse.stage": name}) for name, entry in list(stats.stages.items())
-        ]
-
-    meter.create_observable_counter("customhouse.calls", [calls], description="Calls ended")
-    meter.create_observable_counter("customhouse.stage.duration", [seconds], unit="s", description="Time in a stage")
-    meter.create_observable_counter("customhouse.stage.passages", [passages], description="Passages of a stage")
-    for name, (text, read) in gauges.items():
-        meter.create_observable_gauge(f"customhouse.{name.replace('_', '.')}", [_reading(read)], description=text)
-
-
-def _reading(read: Callable[[], float]) -> Callable[[CallbackOptions], Iterable[Observation]]:
-    return lambda _: [Observation(read())]

@@ -6,12 +6,13 @@ is exported, or anyone could make the sidecar export as much as they like (https
 """
 
 import re
+import time
 from collections.abc import Callable, Mapping, Sequence
 from random import SystemRandom
 from typing import Literal
 
 from opentelemetry.context import Context
-from opentelemetry.metrics import Meter
+from opentelemetry.metrics import Observation
 from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics.export import PeriodicExportingMetricReader
 from opentelemetry.sdk.resources import Resource
@@ -22,6 +23,7 @@ from opentelemetry.trace import Link, SpanKind, Tracer, TraceState, get_current_
 from opentelemetry.util.types import Attributes
 
 from sidecar.errors import ConfigurationError
+from sidecar.observability.otlp import Families, FamilyExporter
 
 _TRACEPARENT = re.compile(r"(?!ff)[0-9a-f]{2}-([0-9a-f]{32})-([0-9a-f]{16})-[0-9a-f]{2}(?:-.*)?")
 _ENDPOINTS = ("OTEL_EXPORTER_OTLP_ENDPOINT", "OTEL_EXPORTER_OTLP_TRACES_ENDPOINT")
@@ -91,31 +93,65 @@ def sampling_ratio(environment: Mapping[str, str]) -> float:
     return float(text)
 
 
+def _sent(environment: Mapping[str, str], signal: str, endpoints: Sequence[str]) -> bool:
+    """Whether this signal goes out by OTLP. ConfigurationError where what is asked for cannot be done here.
+
+    Ignoring it would leave an operator who reads nothing believing that there is nothing to read.
+    """
+    if not any(environment.get(name) for name in endpoints):
+        return False
+    choice = f"OTEL_{signal}_EXPORTER"
+    wanted = environment.get(choice, "") or "otlp"
+    if wanted == "none":
+        return False
+    if wanted != "otlp":
+        raise ConfigurationError("is not available", where=choice, value=wanted, fix="Use otlp or none.")
+    for name in (f"OTEL_EXPORTER_OTLP_{signal}_PROTOCOL", "OTEL_EXPORTER_OTLP_PROTOCOL"):
+        protocol = environment.get(name, "")
+        if protocol not in ("", "grpc"):
+            raise ConfigurationError(
+                "is not available", where=name, value=protocol,
+                fix="Use grpc, and the port of the collector that speaks it (4317 as a rule).",
+            )  # fmt: skip
+        if protocol:
+            break
+    return True
+
+
 class Telemetry:
     """The process's OpenTelemetry providers, made from the standard `OTEL_*` variables.
 
-    `tracer` and `meter` are None where no OTLP endpoint is set: then nothing is sampled and a call pays for ids only.
-    ConfigurationError for a sampler that is none. The exporters read the process's own environment.
+    `tracer` is None where no OTLP endpoint is set: then nothing is sampled and a call pays for ids only. `metrics` says
+    whether metrics are sent. ConfigurationError for a sampler, an exporter or a protocol that there is not here. Endpoint,
+    headers, certificates, timeouts and intervals the exporters read themselves from the process's own environment.
     """
 
     def __init__(self, service: str, environment: Mapping[str, str]) -> None:
-        resource = Resource.create({"service.name": environment.get("OTEL_SERVICE_NAME", service)})
+        # The name is OTEL_SERVICE_NAME's, else that of OTEL_RESOURCE_ATTRIBUTES (`create` reads both), else ours.
+        resource = Resource.create()
+        if str(resource.attributes["service.name"]).startswith("unknown_service"):
+            resource = resource.merge(Resource({"service.name": service}))
         self._traces: TracerProvider | None = None
         self._metrics: MeterProvider | None = None
+        self._exporter: FamilyExporter | None = None
         if environment.get("OTEL_SDK_DISABLED", "").lower() == "true":
             return
-        if any(environment.get(name) for name in _ENDPOINTS):
+        if _sent(environment, "TRACES", _ENDPOINTS):
             sampler = OwnRatio(sampling_ratio(environment))
             self._traces = TracerProvider(sampler=sampler, resource=resource, shutdown_on_exit=False)
             # Imported only where it is used: a tenth of a second of every start.
             from opentelemetry.exporter.otlp.proto.grpc.trace_exporter import OTLPSpanExporter  # noqa: PLC0415
 
             self._traces.add_span_processor(BatchSpanProcessor(OTLPSpanExporter()))
-        if any(environment.get(name) for name in _METRIC_ENDPOINTS):
+        if _sent(environment, "METRICS", _METRIC_ENDPOINTS):
             from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter  # noqa: PLC0415
 
-            reader = PeriodicExportingMetricReader(OTLPMetricExporter())
+            self._exporter = FamilyExporter(OTLPMetricExporter(), resource, time.time_ns)
+            reader = PeriodicExportingMetricReader(self._exporter)
             self._metrics = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+            # The reader's beat: without an instrument it never calls its exporter.
+            beat = self._metrics.get_meter("customhouse")
+            beat.create_observable_gauge("customhouse.beat", [lambda _: [Observation(1)]])
 
     @property
     def tracer(self) -> Tracer | None:
@@ -123,9 +159,14 @@ class Telemetry:
         return self._traces.get_tracer("customhouse") if self._traces else None
 
     @property
-    def meter(self) -> Meter | None:
-        """Observes metrics, where they are exported."""
-        return self._metrics.get_meter("customhouse") if self._metrics else None
+    def metrics(self) -> bool:
+        """Whether metrics are exported."""
+        return self._metrics is not None
+
+    def observe(self, families: Families) -> None:
+        """Send these, where metrics are exported, at each interval (OTEL_METRIC_EXPORT_INTERVAL)."""
+        if self._exporter is not None:
+            self._exporter.observe(families)
 
     def shutdown(self) -> None:
         """Send what is pending and stop."""
