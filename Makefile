@@ -3,13 +3,14 @@ PYTHON ?= python3
 VENV := .venv
 BIN := $(VENV)/bin
 TOOLS := .tools/bin
+SUPPLY := .tools/supply-chain/.installed
 GO ?= go
 ENGINE ?= embedded
 UV_VERSION := 0.13.9
 
 ENGINE_SOURCES := $(shell find engine/src engine/Cargo.toml engine/Cargo.lock engine/capabilities.json -type f 2>/dev/null)
 
-.PHONY: help setup tools demo test check bench generate format clean
+.PHONY: help setup tools demo test check bench generate format clean sbom audit changelog
 help: ## list the targets
 	@grep -E '^[a-z]+:.*##' $(MAKEFILE_LIST) | sed 's/:.*## /\t/' | expand -t 12
 
@@ -36,11 +37,7 @@ demo: setup ## the whole product at work, scene by scene; ENGINE=opa lets OPA de
 
 test: setup ## every test; what a machine lacks is skipped with the reason (in CI: fails)
 	@.ci/build-tools --optional
-	$(BIN)/python -m pytest -m "unit or contract or conformance"
-	@# A process for each file: event loops and servers of one are no business of the next.
-	@failed=""; for file in tests/integration/test_*.py tests/fault/test_*.py; do \
-	  timeout -k 10 1200 $(BIN)/python -m pytest -q $$file || failed="$$failed $$file"; done; \
-	  if [ -n "$$failed" ]; then echo "failed:$$failed"; exit 1; fi
+	@.ci/lanes $(BIN)/python
 
 check: setup ## lint, types, layers, generated files
 	$(BIN)/ruff check .
@@ -58,7 +55,23 @@ format: setup ## format the code
 
 bench: setup ## speed and memory, as ratios side by side
 	@.ci/build-tools --optional
+	@.ci/build-bench-tools
 	$(BIN)/python -m tests.benchmarks
 
+$(SUPPLY): requirements/supply-chain.txt
+	$(PYTHON) -m venv .tools/supply-chain
+	.tools/supply-chain/bin/pip install --quiet --require-hashes --requirement $<
+	@touch $@
+
+sbom: setup $(SUPPLY) ## build/sbom.json (CycloneDX) and build/licences.md; fails on a licence nobody allowed
+	$(BIN)/python -m tests.supply_chain sbom build
+
+audit: setup $(SUPPLY) ## known vulnerabilities; exit code 3 where no database could be asked
+	@$(BIN)/python -m tests.supply_chain audit; code=$$?; \
+	  [ $$code -ne 3 ] || echo "make audit: NOT AUDITED: run it where the databases of vulnerabilities can be reached"; exit $$code
+
+changelog: setup ## CHANGELOG.md from changelog.d; VERSION=1.2.3
+	$(BIN)/python -m tests.changelog $(VERSION)
+
 clean: ## remove what the targets made, except the virtual environment and tools
-	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-data
+	rm -rf .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache demo-data build

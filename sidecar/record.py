@@ -13,9 +13,9 @@ Hashes and keys are raw bytes in memory and standard base64 in JSON. Times are R
 """
 
 import hashlib
-import hmac
 from base64 import b64decode, b64encode
 from binascii import b2a_base64
+from functools import lru_cache
 from typing import Literal, NewType
 
 import msgspec
@@ -24,6 +24,7 @@ from sidecar.vocabulary import Level, Phase, Reason, SubjectClass
 
 Digest = NewType("Digest", bytes)
 SALT_SIZE = 32
+_BLOCK = 64
 MAX_LEAF = 1024
 MAX_BODY = 64 * 1024
 MAX_SUBJECTS = 500
@@ -157,6 +158,7 @@ class OutcomeBody(_Json, frozen=True, kw_only=True):
 
     `seen` is there only where no answer passed through the sidecar: `reported` figures are the caller's own, and of an
     `unobserved` call nobody has said how it ended (its `status` is "unobserved", and it is not `complete`).
+    `obligations`: those that a caller had to meet itself and says it has met; or has not, or says nothing of.
     """
 
     v: Literal[1] = 1
@@ -171,6 +173,7 @@ class OutcomeBody(_Json, frozen=True, kw_only=True):
     duration_ms: float
     complete: bool
     seen: Literal["reported", "unobserved"] | msgspec.UnsetType = msgspec.UNSET
+    obligations: tuple[ObligationMet, ...] | msgspec.UnsetType = msgspec.UNSET
 
 
 class EventBody(_Json, frozen=True, kw_only=True):
@@ -280,7 +283,18 @@ def decode_digest(text: str, name: str) -> Digest:
 
 def pseudonym(key: bytes, kind: str, subject_id: str) -> bytes:
     """HMAC-SHA-256 under the period's key over `kind || 0x00 || id` (UTF-8, exact)."""
-    return hmac.digest(key, kind.encode() + b"\0" + subject_id.encode(), "sha256")
+    before, behind = _pads(key)
+    inner, outer = before.copy(), behind.copy()
+    inner.update(kind.encode() + b"\0" + subject_id.encode())
+    outer.update(inner.digest())
+    return outer.digest()
+
+
+@lru_cache(maxsize=8)
+def _pads(key: bytes) -> tuple["hashlib._Hash", "hashlib._Hash"]:
+    """The hashes of both paddings of a key (RFC 2104, section 4), the same for a whole period."""
+    block = (key if len(key) <= _BLOCK else hashlib.sha256(key).digest()).ljust(_BLOCK, b"\0")
+    return tuple(hashlib.sha256(bytes(byte ^ pad for byte in block)) for pad in (0x36, 0x5C))  # type: ignore[return-value]
 
 
 def subject_digest(salt: bytes, subject_pseudonym: bytes) -> Digest:

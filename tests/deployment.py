@@ -215,9 +215,13 @@ class Deployment:
         self.processes.stop_all()
         self.upstream.stop()
 
+    host: tuple[str, ...] = ()
+    """What `sidecar run` is told besides its settings."""
+
     def start_sidecar(self) -> None:
         """Start the first sidecar."""
-        self.stage.start_sidecar("sidecar", "sidecar.yaml", "proxy")
+        command = sidecar_command("run", "--config", self.folder / "sidecar.yaml", *self.host)
+        self.processes.start("sidecar", command, listening(self.world.ports["proxy"]))
 
     @contextmanager
     def variant(self, command: list[str] | None = None, **changes: object) -> Iterator[None]:
@@ -226,7 +230,7 @@ class Deployment:
         Unlike the demo's, its data is kept in the US.
         """
         self.write_variant(**changes)
-        command = (command or []) + sidecar_command("run", "--config", self.folder / "variant.yaml")
+        command = (command or []) + sidecar_command("run", "--config", self.folder / "variant.yaml", *self.host)
         serves = listening(self.world.ports["abroad"])
         self.processes.start("variant", command, lambda: serves() and bool(self._answers("variant.yaml")))
         try:

@@ -1,7 +1,8 @@
 """Generated files: `python -m tests.generated --check` fails when one is out of date, `--write` makes them anew.
 
 The protobuf modules, the command line reference (docs/command-line.md), the settings reference
-(docs/settings.md) and the reference pages for policy authors (docs/policies/).
+(docs/settings.md), the tables of docs/doors.md, the reference pages for policy authors (docs/policies/) and the charts'
+values.schema.json.
 """
 
 import difflib
@@ -22,11 +23,15 @@ from sidecar.cli.app import app
 from sidecar.settings.ledger import LedgerSettings
 from sidecar.settings.oversight import OversightSettings
 from sidecar.settings.sidecar import SidecarSettings
-from tests import generated_policies
+from tests import door_matrix, generated_operations, generated_policies, helm_schema
 
 ROOT = Path(__file__).resolve().parent.parent
 PROTOS = {
+    "sidecar/api/envoy/v3/authorization.proto": False,
+    "sidecar/api/envoy/v3/parts.proto": False,
+    "sidecar/api/envoy/v3/processing.proto": False,
     "sidecar/api/v1/annotations.proto": False,
+    "sidecar/api/v1/decision_point.proto": True,
     "sidecar/api/v1/ledger.proto": True,
     "sidecar/api/v1/oversight.proto": True,
     "sidecar/demo/profiles/v1/profiles.proto": True,
@@ -42,8 +47,16 @@ KINDS = {
 
 def expected() -> dict[str, str]:
     """Path below the root -> what the file should hold."""
-    pages = {"docs/command-line.md": _command_line(), "docs/settings.md": _settings()}
-    return {**_protobuf(), **pages, **generated_policies.expected()}
+    pages = {
+        "docs/command-line.md": _command_line(), "docs/settings.md": _settings(), "docs/doors.md": door_matrix.page(),
+    }  # fmt: skip
+    return {
+        **_protobuf(),
+        **pages,
+        **generated_policies.expected(),
+        **helm_schema.expected(),
+        **generated_operations.expected(),
+    }
 
 
 def _protobuf() -> dict[str, str]:

@@ -8,7 +8,7 @@ from pathlib import Path
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
 from sidecar.decision.embedded import EmbeddedMaker
-from sidecar.main.build import clock
+from sidecar.main.given import clock
 from sidecar.main.policy_admission import Admission
 from sidecar.main.policy_commands import PolicyCommands
 from sidecar.main.policy_follow import Follower, Told

@@ -41,7 +41,7 @@ class PassThrough:
             return "unary"
         return None if "Unknown" in method else "stream"
 
-    async def unary(self, call, request):
+    async def unary(self, call, request, upstream=None):
         self.calls.append(call)
         try:
             reply = await self.upstream.unary(call.method, request, call.metadata, left(call))
@@ -52,7 +52,7 @@ class PassThrough:
             raise
         return Reply(message=reply.message, headers=(*reply.headers, *self.headers), final=reply.final)
 
-    async def stream(self, call, requests, answer):
+    async def stream(self, call, requests, answer, upstream=None):
         self.calls.append(call)
         exchange = self.upstream.open(call.method, call.metadata, left(call))
 

@@ -22,6 +22,14 @@ _SECRETS = {"secret": ("secretName", "name"), "secretKeyRef": ("name",), "secret
 """Key of a pod's piece that refers to a Secret (or to a class of secrets that a CSI driver fetches) -> where its name is."""
 
 
+_HARMLESS = frozenset({
+    "AUDIT_WRITE", "CHOWN", "DAC_OVERRIDE", "FOWNER", "FSETID", "KILL", "MKNOD", "NET_BIND_SERVICE", "SETFCAP",
+    "SETGID", "SETPCAP", "SETUID", "SYS_CHROOT", "NET_ADMIN", "NET_RAW",
+})  # fmt: skip
+"""Capabilities that a container may add: Kubernetes, Pod Security Standards, "Baseline", and what the init containers of
+service meshes need. They reach the pod's network, where the sidecar trusts nobody, and not its files."""
+
+
 class ReviewError(ValueError):
     """The request is no AdmissionReview that can be answered."""
 
@@ -75,7 +83,8 @@ def answer(body: bytes, injection: Injection) -> bytes:
     request = _request(body)
     response: dict[str, Any] = {"uid": request["uid"]}
     try:
-        patch = changes(_pod(request), injection)
+        pod = _pod(request)
+        patch = changes(pod, injection) if request["operation"] == "CREATE" else _debugged(pod, injection)
     except Refused as why:
         response |= {"allowed": False, "status": {"code": 403, "reason": "Forbidden", "message": f"customhouse: {why}"}}
     else:
@@ -101,6 +110,16 @@ def changes(pod: Tree, injection: Injection) -> list[Tree]:
         value = {**security, "fsGroup": injection.fs_group}
         patch.append({"op": "add", "path": "/spec/securityContext", "value": value})
     return patch
+
+
+def _debugged(pod: Tree, injection: Injection) -> list[Tree]:
+    """Nothing to change in a running pod. Refused for an ephemeral container that would reach into ours."""
+    for container in pod["spec"].get("ephemeralContainers") or []:
+        name = str(container.get("name"))
+        if str(container.get("targetContainerName")).startswith(PREFIX):
+            raise Refused(f"container {name} would share the processes of the sidecar, and with them its files")
+        _check_other(name, container, injection)
+    return []
 
 
 def _check(spec: Tree, injection: Injection) -> None:
@@ -154,8 +173,14 @@ def _check_spool(spec: Tree, injection: Injection) -> None:
 def _check_other(name: str, container: Tree, injection: Injection) -> None:
     if name.startswith(PREFIX):
         raise Refused(f"container {name}: names that begin with {PREFIX} are the sidecar's")
-    if (container.get("securityContext") or {}).get("privileged"):
+    security = container.get("securityContext") or {}
+    if security.get("privileged"):
         raise Refused(f"container {name} is privileged, so it could reach into the sidecar")
+    capabilities = security.get("capabilities")
+    added = capabilities.get("add") if isinstance(capabilities, Mapping) else None
+    for one in added if isinstance(added, list) else ():
+        if str(one).upper().removeprefix("CAP_") not in _HARMLESS:
+            raise Refused(f"container {name} adds the capability {one}, with which it could reach into the sidecar")
     for mount in (container.get("volumeMounts") or []) + (container.get("volumeDevices") or []):
         volume = str(mount.get("name"))
         if volume.startswith(PREFIX) and volume not in injection.shared:
@@ -191,9 +216,11 @@ def _request(body: bytes) -> dict[str, Any]:
 
 
 def _pod(request: Tree) -> Tree:
-    """The pod that is to be created. Anything else is refused, never let through unguarded."""
+    """The pod to be created, or to get ephemeral containers. Anything else is refused, never let through unguarded."""
     pod, kind = request.get("object"), request.get("kind")
-    if request.get("operation") != "CREATE" or not isinstance(kind, dict) or kind.get("kind") != "Pod":
+    asked = (request.get("operation"), request.get("subResource") or "")
+    known = asked in (("CREATE", ""), ("UPDATE", "ephemeralcontainers"))
+    if not known or not isinstance(kind, dict) or kind.get("kind") != "Pod":
         raise Refused("only pods that are created come this way; mend the webhook's rules")
     if not isinstance(pod, dict) or not isinstance(pod.get("spec"), dict):
         raise Refused("the object is no pod")

@@ -126,15 +126,23 @@ class _Rows(Generic[T]):
     def get(self, row_id: str) -> T | None:
         """The row with exactly this id. IntegrityError when its bytes are no row."""
         for at in self._hashes.find(hash_of(row_id)):
-            start, size = self._places[at] >> SIZE_BITS, self._places[at] & MAX_SIZE
-            try:
-                row = self._decode(self._data[start : start + size])
-            except (msgspec.DecodeError, UnicodeDecodeError) as error:
-                raise IntegrityError(f"a row cannot be read: {error}", where=f"place {at}",
-                                     fix="Build the directory again.") from None  # fmt: skip
+            row = self._at(at)
             if self._id_of(row) == row_id:
                 return row
         return None
+
+    def ids(self, start: int, most: int) -> list[str]:
+        """Ids of the rows from this place on, in the snapshot's own order. IntegrityError as `get`."""
+        places = range(start, min(start + most, len(self._places)))
+        return [name for at in places if (name := self._id_of(self._at(at))) is not None]
+
+    def _at(self, at: int) -> T:
+        start, size = self._places[at] >> SIZE_BITS, self._places[at] & MAX_SIZE
+        try:
+            return self._decode(self._data[start : start + size])
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise IntegrityError(f"a row cannot be read: {error}", where=f"place {at}",
+                                 fix="Build the directory again.") from None  # fmt: skip
 
 
 class _Content:
@@ -148,6 +156,9 @@ class _Content:
         self._cached: dict[str, PersonEntry] = {}
         self._since, self._revision = snapshot.built_at - SKEW, snapshot.revision
         self._too_old = snapshot.built_at + max_age
+
+    def ids(self, start: int, most: int) -> list[str]:
+        return self._people.ids(start, most)
 
     def person(self, person_id: str) -> PersonEntry | None:
         entry = self._cached.get(person_id)
@@ -207,7 +218,14 @@ class Directory:
         they were verified. Asks nothing about age: that is `fresh`.
         """
         try:
-            return self._content().person(id)
+            return (self._file.held or self._content()).person(id)
+        except IntegrityError as error:
+            raise _unavailable(str(error)) from None
+
+    def ids(self, start: int, most: int) -> list[str]:
+        """Personnel ids from this place on, in the snapshot's own order; empty past its end. IdentifyError as `person`."""
+        try:
+            return self._content().ids(start, most)
         except IntegrityError as error:
             raise _unavailable(str(error)) from None
 

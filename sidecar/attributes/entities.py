@@ -40,6 +40,8 @@ _VARIANT_KEYS = ("property", "equals", "of", "type", "action")
 _PROPERTIES = ("resource", "action")
 _ROUTE_KEYS = ("http", "rpc")
 NOBODY = "none"
+METHOD = "entity/"
+"""Before a type's name, what stands for the method in documents and records: no method of protobuf is called so."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -103,7 +105,7 @@ class Entities:
         self, resources: Resources, describer: Describer, *, datasets: Datasets | None = None,
         location: Place | None = None,
     ) -> None:  # fmt: skip
-        """ConfigurationError for a message or service that the descriptors do not have."""
+        """ConfigurationError for a message that the descriptors do not have."""
         self._types = resources.types
         self._made: dict[tuple[str, str], EntityDescription] = {}
         for one in resources.types.values():
@@ -111,7 +113,7 @@ class Entities:
             where = NOTHING_KNOWN if datasets is None else datasets.of(one.service, one.name)
             for action in ACTIONS:
                 self._made[one.name, action] = EntityDescription(
-                    action=Action(name=action, service=one.service, method=None),
+                    action=Action(name=action, service=one.service, method=f"{METHOD}{one.name}"),
                     resource_type=one.name, reach=reach, dataset=where, location=location or Place(),
                     categories=ordered_categories(reach.categories), classes=ordered_classes(reach.classes),
                     listed_identifiers=reach.letters, computed=computed(reach, where), subject=one.subject,
@@ -179,6 +181,8 @@ def parse(text: str, where: str) -> Resources:
 
 def _type(name: str, written: object, where: str) -> EntityType:
     said = _mapping(written, _TYPE_KEYS, where)
+    if not name:
+        raise ConfigurationError("a type needs a name", where=where)
     service, subject = _text(said, "service", where), _text(said, "subject", where)
     categories, actions = said.get("categories", []), said.get("actions", {})
     if not isinstance(categories, list) or not isinstance(actions, dict):

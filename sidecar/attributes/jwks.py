@@ -4,6 +4,7 @@
 * A key has one algorithm of the issuer's list (RFC 8725, 3.1); a key that fits none, or more than one, is left out.
 * Keys are served for at most `max_stale` seconds after the source last confirmed them; then nobody can be identified.
 * A key id nobody knows asks for one early refresh per 30 s, and that call is refused at once.
+* While keys are held, a source that fails is asked at most every 30 s, whoever would like to know: twice a minute.
 """
 
 import asyncio
@@ -34,6 +35,8 @@ MAX_KID = 256
 MAX_UNKNOWN = 1024
 EARLY_REFRESH = 30.0
 FIRST_RETRY = 5.0
+LATER_RETRY = 34.0
+"""With the least jitter, still no sooner than an early refresh might be."""
 _PRIVATE = frozenset({"d", "p", "q", "dp", "dq", "qi", "oth", "k"})
 
 Report = Callable[[str, str], None]
@@ -218,7 +221,8 @@ class KeyRing:
     async def _pause(self) -> None:
         delay = self._refresh
         if self._state.failures:
-            delay = min(delay, FIRST_RETRY * 2.0 ** min(self._state.failures - 1, 10))
+            first = LATER_RETRY if self._state.keys else FIRST_RETRY  # without keys nobody can be identified
+            delay = min(delay, first * 2.0 ** min(self._state.failures - 1, 10))
         with contextlib.suppress(TimeoutError):
             await asyncio.wait_for(self._wanted.wait(), delay * (0.9 + 0.2 * self._jitter()))
         self._wanted.clear()
@@ -242,6 +246,7 @@ class KeyRing:
 
     def _fail(self, why: str) -> None:
         self._state.error, self._state.failures = why, self._state.failures + 1
+        self._early_at = self._clock()  # it has just been asked
         self._report("jwks_failed", f"{self._source}: {why}")
 
     def _miss(self, kid: str, now: float) -> None:

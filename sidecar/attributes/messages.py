@@ -6,7 +6,7 @@ import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.attributes.countries import country_class
-from sidecar.attributes.plans import FieldPlan, Plan, Plans
+from sidecar.attributes.plans import FieldPlan, Id, Plan, Plans
 from sidecar.errors import InterceptError
 
 MAX_PARTS = 10_000
@@ -49,15 +49,19 @@ class ParsedMessage:
     `data` is the original bytes. `message` is parsed from them *without its unknown fields*. `subjects` are distinct
     by (kind, id). `unnamed` counts records that name nobody. `records` counts records, unnamed ones included, and
     every other message that names a subject of its own. `unclassified`: there are unknown fields, or an Any that
-    cannot be resolved; `stripped`: there are unknown fields outside of any Any. `payloads` are the plans of the types found inside of Any fields, which no static description
-    of the method knows.
+    cannot be resolved; `stripped`: there are unknown fields outside of any Any. `payloads` are the plans of the types
+    found inside of Any fields, which no static description of the method knows. `exact`: encoding `message` gives
+    `data` again.
     """
 
-    __slots__ = ("data", "message", "payloads", "plan", "records", "source", "stripped", "subjects", "unclassified",
-                 "unnamed")  # fmt: skip
+    __slots__ = ("data", "exact", "message", "payloads", "plan", "records", "source", "stripped", "subjects",
+                 "unclassified", "unnamed")  # fmt: skip
 
-    def __init__(self, source: "MessagePlan", data: bytes, message: Message, *, unknown: bool) -> None:
+    def __init__(
+        self, source: "MessagePlan", data: bytes, message: Message, *, unknown: bool, exact: bool = False
+    ) -> None:
         self.source, self.plan, self.data, self.message = source, source.plan, data, message
+        self.exact = exact
         self.stripped: bool = unknown
         self.unclassified: bool = unknown
         self.records: int = 0
@@ -73,7 +77,7 @@ class ParsedMessage:
 class MessagePlan:
     """How messages of one type are parsed for one direction."""
 
-    __slots__ = ("about", "described", "evidence", "plan", "plans")
+    __slots__ = ("about", "described", "evidence", "plan", "plans", "single")
 
     def __init__(
         self, plans: Plans, name: str, *, direction: Literal["request", "answer"],
@@ -89,14 +93,22 @@ class MessagePlan:
         self.evidence = direction == "answer"
         self.about = about
         self.described = described
+        self.single = _single(self.plan)
 
     def parse(self, data: bytes) -> ParsedMessage:
         """Parse and inspect. MalformedMessageError (INVALID_ARGUMENT) when the bytes are not such a message."""
         plan = self.plan
         try:
             message = plan.new.FromString(data)
-            parsed = ParsedMessage(self, data, message, unknown=strip(message))
-            if plan.leads:
+            message.DiscardUnknownFields()
+            if encode(message) == data:  # so nothing was discarded: what is left would not give the same bytes
+                parsed = ParsedMessage(self, data, message, unknown=False, exact=True)
+            else:
+                message = plan.new.FromString(data)
+                parsed = ParsedMessage(self, data, message, unknown=strip(message))
+            if self.single is not None:
+                self._named(self.single, parsed)
+            elif plan.leads:
                 walk = _Walk(self, parsed)
                 walk.enter(plan, message, 1, counted=False)
                 parsed.subjects = tuple(walk.seen.values())
@@ -105,6 +117,20 @@ class MessagePlan:
         except UnicodeDecodeError:
             raise MalformedMessageError(f"the message holds a map key that is not UTF-8 ({plan.name})") from None
         return parsed
+
+    def _named(self, one: Id, parsed: ParsedMessage) -> None:
+        """What a walk would find in a message whose own single id is all there is to find (test_messages_paths)."""
+        value = one.get(parsed.message)
+        if not value:
+            if self.plan.is_record and filled(parsed.message):
+                parsed.records = parsed.unnamed = 1
+            return
+        country, authoritative = None, False
+        if self.evidence and self.plan.country is not None:
+            read, authoritative = self.plan.country
+            country = as_text(read(parsed.message)) or None
+        parsed.records = 1
+        parsed.subjects = (Seen(one.kind, as_text(value), country, authoritative and country is not None),)
 
     def payload(self, plan: Plan, message: Any) -> Payload | None:
         """What an Any holds; None when its type is not in the set or its bytes are not of that type."""
@@ -116,6 +142,11 @@ class MessagePlan:
         except DecodeError:
             return None
         return Payload(target, inside, strip(inside))
+
+
+def encode(message: Message) -> bytes:
+    """Deterministic, and without a check for required fields, which an obligation may have cleared."""
+    return message.SerializePartialToString(deterministic=True)
 
 
 def strip(message: Message) -> bool:
@@ -150,6 +181,13 @@ def as_text(value: object) -> str:
     if isinstance(value, bytes):
         raise MalformedMessageError("a subject id or country is not UTF-8")
     return str(value)
+
+
+def _single(plan: Plan) -> Id | None:
+    """The one id of a message below which nothing has to be looked for; None where a walk is needed."""
+    if plan.visits or plan.is_any or plan.deepest < 1 or len(plan.ids) != 1 or plan.ids[0].many:
+        return None
+    return plan.ids[0]
 
 
 class _Walk:

@@ -43,17 +43,20 @@ class FieldPlan:
     `category` is None only for ids and countries, and for messages that say nothing. `kind`: that of the subject ids
     it holds, as a value or as a map's keys; `entries`: a map whose values or keys lead further; `descends`: a message
     whose own fields carry the category; `whole`: what it holds can only go as one. `get`, `has` (it is on the wire),
-    `clear` and `put` work on a message.
+    `clear` and `put` work on a message. `shows` is `has` where only true or false is asked, without a frame of its own
+    for a plain value.
     """
 
     __slots__ = ("category", "child", "clear", "data", "descends", "entries", "form", "get", "has", "key", "kind",
-                 "path", "put", "repeated", "text", "whole")  # fmt: skip
+                 "path", "put", "repeated", "shows", "text", "whole")  # fmt: skip
 
     def __init__(self, one: FieldDescriptor, words: FieldWords, inherited: Inherited) -> None:
         self.path: str = one.full_name
         self.form: Form = _form(one)
         self.repeated: bool = self.form not in ("leaf", "message")
         self.get, self.has, self.clear, self.put = _accessors(one, repeated=self.repeated)
+        plain = not one.has_presence and not one.is_extension and (self.repeated or one.type not in _FLOATS)
+        self.shows: Callable[[Any], Any] = self.get if plain else self.has
         self.kind: str | None = words.subject
         self.key: bool = words.subject is not None or words.country is not None or inherited.key
         self.descends: bool = self.form in ("message", "messages")

@@ -26,7 +26,7 @@ from sidecar.attributes.reach import ESCAPED, Reach, method_reach, ordered_categ
 from sidecar.attributes.report import Report, Row, summary
 from sidecar.attributes.words import IMPERSONAL, MethodWords, SubjectMode
 from sidecar.errors import Code, DescribeError, InterceptError
-from sidecar.vocabulary import Action, Place, ReasonCode, Resource, SubjectClass, SubjectCounts
+from sidecar.vocabulary import Action, Place, ReasonCode, SubjectClass, SubjectCounts
 
 SubjectKey = tuple[str, str]
 """(kind, id) of a data subject."""

@@ -27,8 +27,28 @@ from sidecar.errors import Code, ConfigurationError, InterceptError, StageError
 _HTTP = re.compile(r"(GET|PUT|POST|PATCH|DELETE) (/\S*)")
 _VARIABLE = re.compile(r"\{([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*)\}")
 _WITHOUT_BODY = frozenset({"GET", "DELETE"})
+_NUMBER = re.compile(r"[-+0-9.eE]+|NaN|-?Infinity")
+_KEY = re.compile(r"0|-?[1-9][0-9]*|true|false")
+_BASE64 = re.compile(r"[A-Za-z0-9+/_=-]*")
+_EXACT = 1 << 53
+"""From it on, a number with a fraction or an exponent may have been another when it was written."""
+_FLOATS = frozenset({FieldDescriptor.CPPTYPE_DOUBLE, FieldDescriptor.CPPTYPE_FLOAT})
+_UTF8 = frozenset({"charset=utf-8", 'charset="utf-8"'})
 _MOST_SEGMENTS = 64
 _DEEPEST = 64
+_WRAPPERS = frozenset(f"google.protobuf.{kind}Value" for kind in (
+    "Double", "Float", "Int64", "UInt64", "Int32", "UInt32", "Bool", "String", "Bytes"
+))  # fmt: skip
+_SPELLINGS: Mapping[int, re.Pattern[str]] = {
+    **dict.fromkeys((
+        FieldDescriptor.TYPE_DOUBLE, FieldDescriptor.TYPE_FLOAT, FieldDescriptor.TYPE_INT64, FieldDescriptor.TYPE_UINT64,
+        FieldDescriptor.TYPE_INT32, FieldDescriptor.TYPE_UINT32, FieldDescriptor.TYPE_FIXED32,
+        FieldDescriptor.TYPE_FIXED64, FieldDescriptor.TYPE_SFIXED32, FieldDescriptor.TYPE_SFIXED64,
+        FieldDescriptor.TYPE_SINT32, FieldDescriptor.TYPE_SINT64,
+    ), _NUMBER),
+    FieldDescriptor.TYPE_BYTES: _BASE64,
+}  # fmt: skip
+"""How a value may stand as text, by the field's type: the parser takes more than ProtoJSON, each parser in its own way."""
 Descriptor = Any
 """A `google.protobuf.descriptor.Descriptor`; its C implementation is another class."""
 Json = Any
@@ -83,6 +103,17 @@ class HttpRoute:
                 return None
         return found
 
+    def rivals(self, other: "HttpRoute") -> bool:
+        """Whether a request may fit both, with as many variables: the service may take it for either."""
+        return (
+            (self.verb, len(self.segments), len(self.variables))
+            == (other.verb, len(other.segments), len(other.variables))
+            and all(
+                one == two or isinstance(one, _Variable) or isinstance(two, _Variable)
+                for one, two in zip(self.segments, other.segments, strict=True)
+            )
+        )  # fmt: skip
+
     def request(self, found: Mapping[str, str], query: str, body: bytes) -> Asked:
         """The request message. InterceptError INVALID_ARGUMENT for anything in it that the message does not have."""
         tree: dict[str, Json] = {}
@@ -94,8 +125,12 @@ class HttpRoute:
         for path, value in found.items():
             _put(tree, descriptor, path, [value])
         pairs: dict[str, list[str]] = {}
+        if ";" in query:
+            raise _bad("a semicolon in the query is written %3B: some services split there")
         try:
-            for key, value in parse_qsl(query, keep_blank_values=True, strict_parsing=bool(query), max_num_fields=256):
+            for key, value in parse_qsl(
+                query, keep_blank_values=True, strict_parsing=bool(query), errors="strict", max_num_fields=256
+            ):
                 pairs.setdefault(key, []).append(value)
         except ValueError:
             raise _bad("the query cannot be read") from None
@@ -122,6 +157,21 @@ class _Variable:
     path: str
 
 
+def check_content(headers: Iterable[tuple[str, str]], body: bytes) -> None:
+    """InterceptError for a body that a service might read as anything else than the JSON that is read here."""
+    kinds: list[str] = []
+    for key, value in headers:
+        if key == "content-encoding" and value.strip().lower() not in ("", "identity"):
+            raise _bad("a body in a content-encoding is not read here")
+        if key == "content-type":
+            kinds.append(value)
+    if not body:
+        return
+    media, *said = [part.strip().lower() for part in ",".join(kinds).split(";")]
+    if media != "application/json" or not _UTF8.issuperset(one for one in said if one):
+        raise _bad("the body is not application/json")
+
+
 class Routes:
     """All routes of a sidecar."""
 
@@ -139,6 +189,11 @@ class Routes:
             if route.shape in shapes:
                 raise ConfigurationError("two routes of one shape", where=at, value=one.http, fix="Keep one of them.")
             shapes.add(route.shape)
+            for other in self._routes:
+                if route.rivals(other):
+                    raise ConfigurationError("two routes may mean the same request, and neither says more", where=at,
+                                             value=f"{one.http}, {other.verb} {other.template}",
+                                             fix="Keep one of them.")  # fmt: skip
             self._routes.append(route)
 
     def find(self, verb: str, path: str) -> tuple[HttpRoute, dict[str, str]]:
@@ -163,7 +218,7 @@ class Routes:
 
 
 def _split(path: str) -> list[str]:
-    if not path.startswith("/") or path.count("/") > _MOST_SEGMENTS:
+    if not path.startswith("/") or path.count("/") > _MOST_SEGMENTS or "#" in path:
         return []
     try:
         unquote(path, errors="strict")
@@ -247,24 +302,48 @@ def _parsed(message: Message, tree: Json) -> Message:
 
 
 def _distinct(descriptor: Descriptor, tree: Json) -> None:
-    """Refuse a field under two of its names: the parser takes the last, and the other would never have been seen."""
+    """Refuse a field under two of its names: the parser takes the last, and the other would never have been seen.
+
+    Likewise what it reads in a way of its own: two spellings of one map key, digits of other scripts, gaps in base64.
+    """
     if not isinstance(tree, dict) or descriptor.full_name.startswith("google.protobuf."):
         return
     seen: set[int] = set()
-    names = {name: one for one in descriptor.fields for name in (one.name, one.json_name)}
+    # As the parser looks them up: a field's own name only where it is no other's in JSON.
+    names = {one.name: one for one in descriptor.fields} | {one.json_name: one for one in descriptor.fields}
     for key, value in tree.items():
-        field = names[key]
+        field = names.get(key)
+        if field is None:
+            raise _bad(f"{key[:64]!r} is no field of {descriptor.full_name}")
         if field.number in seen:
             raise _bad(f"{field.name!r} is given under two names")
         seen.add(field.number)
-        inner = field.message_type
-        if inner is None:
-            continue
-        if inner.GetOptions().map_entry:
-            inner, value = inner.fields_by_name["value"].message_type, list((value or {}).values())  # noqa: PLW2901
-        for one in value if isinstance(value, list) else [value]:
-            if inner is not None:
-                _distinct(inner, one)
+        given = value if isinstance(value, list) else [value]
+        if field.message_type is not None and field.message_type.GetOptions().map_entry:
+            field, given = _entries(field, value or {})
+        for one in given:
+            _plain(field, one)
+
+
+def _entries(field: Any, value: Mapping[str, Json]) -> tuple[Any, list[Json]]:
+    """What a map holds: the field of its values, and those. InterceptError for a key in another spelling."""
+    entry = field.message_type.fields_by_name
+    if entry["key"].cpp_type != FieldDescriptor.CPPTYPE_STRING and not all(map(_KEY.fullmatch, value)):
+        raise _bad(f"{field.name!r} has a key in a spelling of its own")
+    return entry["value"], list(value.values())
+
+
+def _plain(field: Any, value: Json) -> None:
+    inner = field.message_type
+    if inner is not None and inner.full_name in _WRAPPERS:
+        field, inner = inner.fields_by_name["value"], None
+    if inner is not None:
+        _distinct(inner, value)
+        return
+    wanted = _SPELLINGS.get(field.type)
+    rounded = isinstance(value, float) and abs(value) >= _EXACT and field.cpp_type not in _FLOATS
+    if rounded or (isinstance(value, str) and wanted is not None and not wanted.fullmatch(value)):
+        raise _bad(f"{field.name!r} is written in a way of its own")
 
 
 def _tree(message: Message) -> Json:

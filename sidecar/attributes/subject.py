@@ -9,7 +9,7 @@
 """
 
 import math
-from typing import Literal, NoReturn, Protocol
+from typing import Literal, NamedTuple, NoReturn, Protocol
 
 import msgspec
 
@@ -32,6 +32,9 @@ LAPSED_CAP = 60.0
 
 ASSERTED_CAP = 300.0
 """Seconds for which a person's name on another's word holds at most."""
+
+MAX_KNOWN = 4096
+"""Callers remembered."""
 
 _SCHEME = "bearer "
 
@@ -96,8 +99,22 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None
 
 
+class _Known(NamedTuple):
+    """What was found before for this token (its claims, as the verifier keeps them) from this caller."""
+
+    claims: Claims
+    caller: Caller
+    entry: PersonEntry | None
+    identity: Identity
+
+
 class Identifier:
-    """Resolves callers. `people` is None where no directory is configured: then no personnel can be identified."""
+    """Resolves callers. `people` is None where no directory is configured: then no personnel can be identified.
+
+    Whom the same token from the same peer means is remembered, and given again as the same object, while the very same
+    entry of a fresh directory stands behind it and nothing in it has ended. Whether peer and token may be believed
+    (revoked, lapsed, signed with a key that is gone) is asked each time.
+    """
 
     def __init__(self, *, tokens: TokenVerifier, people: Directory | None, workloads: Workloads,
                  binding: Binding) -> None:  # fmt: skip
@@ -106,6 +123,7 @@ class Identifier:
                                      value=binding, fix=f"Use one of: {', '.join(BINDINGS)}")  # fmt: skip
         self._tokens, self._people, self._workloads = tokens, people, workloads
         self._binding = binding
+        self._known: dict[tuple[int, tuple[str, ...], bytes | None], _Known] = {}
 
     def relays(self, identities: tuple[str, ...], now: float) -> bool:
         """Whether a peer's word on the workload behind it is believed. IdentifyError for one that is revoked."""
@@ -114,6 +132,13 @@ class Identifier:
             return False
         self._tokens.check_workload(caller.marks, now)
         return True
+
+    def calling(self, identities: tuple[str, ...], now: float) -> Identity:
+        """The workload at the other end, for what it does in its own name whatever it may reach. IdentifyError."""
+        caller = self._registered(identities, now)
+        subject = Subject(kind="workload", workload=caller.workload, source="configuration")
+        return Identity(subjects=(subject,), person=None, workload=caller.workload.id, own=None, expires_at=math.inf,
+                        directory=None)  # fmt: skip
 
     def identify(self, metadata: Metadata, identities: tuple[str, ...], certificate_sha256: bytes | None,
                  now: float, asserted: str | None = None) -> Identity:  # fmt: skip
@@ -125,24 +150,53 @@ class Identifier:
         IdentifyError: UNAUTHENTICATED (no registered peer; no, bad, lapsed or stolen token), PERMISSION_DENIED (a
         valid token of somebody unknown), UNAVAILABLE (directory, keys or revocations too old to tell).
         """
-        caller = self._workloads.of(identities)
-        if caller is None:
-            raise IdentifyError("the calling workload is not known", reason=ReasonCode.UNIDENTIFIED_WORKLOAD,
-                                operator=f"peer {identities!r} names no, or more than one, entry of "
-                                "identity.workloads. Register it there.")  # fmt: skip
-        self._tokens.check_workload(caller.marks, now)
+        caller = self._registered(identities, now)
         token = _bearer(metadata)
         if asserted is not None:
             return self._asserted(asserted, token, caller, now)
         if token is None:
             return _alone(caller)
         claims = self._tokens.verify(token, now)
+        key = (id(claims), identities, certificate_sha256)
+        known = self._known.get(key)
+        if known is not None and self._holds(known, claims, caller, now):
+            return known.identity
         self._check_binding(claims, identities, certificate_sha256)
         if claims.actors:
             return self._delegated(claims, caller, now)
         subject, lapses, directory = self._principal(claims, caller, (), now)
-        return Identity(subjects=(subject,), person=subject.person.id, workload=caller.workload.id, own=_own(claims),
-                        expires_at=min(claims.valid_until, lapses), directory=directory)  # fmt: skip
+        found = Identity(subjects=(subject,), person=subject.person.id, workload=caller.workload.id, own=_own(claims),
+                         expires_at=min(claims.valid_until, lapses), directory=directory)  # fmt: skip
+        self._remember(key, claims, caller, found, now)
+        return found
+
+    def _holds(self, known: _Known, claims: Claims, caller: Caller, now: float) -> bool:
+        if known.claims is not claims or known.caller is not caller or now >= known.identity.expires_at:
+            return False
+        if known.entry is None:
+            return True
+        people = self._people
+        return people is not None and people.fresh(now) and people.person(claims.subject) is known.entry
+
+    def _remember(self, key: tuple[int, tuple[str, ...], bytes | None], claims: Claims, caller: Caller,
+                  found: Identity, now: float) -> None:  # fmt: skip
+        entry = None if self._people is None or found.directory is None else self._people.person(claims.subject)
+        if found.directory is not None and (
+            entry is None or entry.revision != found.directory or entry.expires_at <= now
+        ):
+            return  # the directory has just changed, or something in the entry has lapsed: its cap counts from each call
+        if len(self._known) >= MAX_KNOWN:
+            self._known.clear()
+        self._known[key] = _Known(claims, caller, entry, found)
+
+    def _registered(self, identities: tuple[str, ...], now: float) -> Caller:
+        caller = self._workloads.of(identities)
+        if caller is None:
+            raise IdentifyError("the calling workload is not known", reason=ReasonCode.UNIDENTIFIED_WORKLOAD,
+                                operator=f"peer {identities!r} names no, or more than one, entry of "
+                                "identity.workloads. Register it there.")  # fmt: skip
+        self._tokens.check_workload(caller.marks, now)
+        return caller
 
     def _asserted(self, person: str, token: str | None, caller: Caller, now: float) -> Identity:
         if token is not None:

@@ -23,6 +23,8 @@ DEFAULT_KIND = "person"
 """The namespace of ids where neither the annotation nor the row names one."""
 KEY_SIZE = 16
 _MAX_KINDS = 256
+_RECENT = 64
+"""Ids whose class is remembered: an answer names whom its request named. No more, since they stand there in the clear."""
 
 
 def hasher(key: bytes, kind: str) -> hashlib.blake2b:
@@ -41,8 +43,18 @@ class _Content:
             raise IntegrityError("the key has the wrong length", where=KIND, fix="Build the index again.")
         self._key = snapshot.key
         self._hashers: dict[str, hashlib.blake2b] = {}
+        self._recent: dict[tuple[str, str], SubjectClass] = {}
 
     def classify(self, kind: str, subject_id: str) -> SubjectClass:
+        key = (kind, subject_id)
+        found = self._recent.get(key)
+        if found is None:
+            if len(self._recent) >= _RECENT:
+                self._recent.clear()
+            found = self._recent[key] = self._look(kind, subject_id)
+        return found
+
+    def _look(self, kind: str, subject_id: str) -> SubjectClass:
         fed = self._hashers.get(kind) or self._feed(kind)
         fed = fed.copy()
         fed.update(subject_id.encode("utf-8", "surrogatepass"))

@@ -43,13 +43,37 @@ def run() -> None:
 
 
 @app.command("run")
-def run_sidecar(config: Config) -> None:
-    """Run the sidecar until it is told to stop."""
-    from sidecar.main.process import run as run_process
+def run_sidecar(
+    config: Config,
+    *,
+    host: Annotated[
+        Literal["grpc", "envoy"], typer.Option("--host", help="What carries the doors: gRPC, or an Envoy around them.")
+    ] = "grpc",
+    workers: Annotated[
+        int | None, typer.Option("--workers", min=1, max=256, help="So many processes, whatever the settings say.")
+    ] = None,
+) -> None:
+    """Run the sidecar until it is told to stop. With several workers, SIGHUP reads the settings again."""
     from sidecar.settings.loader import load
     from sidecar.settings.sidecar import SidecarSettings
 
-    run_process(load(config, SidecarSettings))
+    def read() -> SidecarSettings:
+        found = load(config, SidecarSettings)
+        return found if workers is None else found.model_copy(update={"workers": workers})
+
+    settings = read()
+    if host == "envoy":
+        from sidecar.main.hosted import run as run_hosted
+
+        run_hosted(settings)
+    elif settings.workers > 1:
+        from sidecar.main.workers import run as run_workers
+
+        run_workers(settings, read)
+    else:
+        from sidecar.main.process import run as run_process
+
+        run_process(settings)
 
 
 @app.command("check-config")
@@ -74,13 +98,13 @@ def describe(config: Config, *, as_json: Annotated[bool, typer.Option("--json", 
 
 
 @app.command("doctor")
-def doctor(config: Config) -> None:
+def doctor(config: Config, *, as_json: Annotated[bool, typer.Option("--json", help="Print JSON.")] = False) -> None:
     """Try what must hold in this deployment: above all, that the upstream accepts only the sidecar."""
     from sidecar.cli.doctor import examine
     from sidecar.settings.loader import load
     from sidecar.settings.sidecar import SidecarSettings
 
-    raise SystemExit(examine(load(config, SidecarSettings)))
+    raise SystemExit(examine(load(config, SidecarSettings), as_json=as_json))
 
 
 @app.command("status")
@@ -109,6 +133,63 @@ def demo(
     from sidecar.demo.main import play
 
     raise SystemExit(play(report=report, data=data, keep=keep, engine=engine))
+
+
+@app.command("envoy-config")
+def envoy_config(
+    config: Config,
+    mode: Annotated[
+        Literal["ext_authz", "ext_proc"], typer.Option("--mode", help="Which of the sidecar's doors Envoy asks.")
+    ],
+    *,
+    out_file: Annotated[
+        Path | None, typer.Option("--out", help="Write it here instead of printing it.", metavar="FILE")
+    ] = None,
+    listen: Annotated[str, typer.Option("--listen", help="Where Envoy listens, host:port.")] = "0.0.0.0:8443",
+    cert: Annotated[
+        Path | None, typer.Option("--cert", help="Envoy's certificate for callers; else the proxy listener's.", metavar="FILE")
+    ] = None,
+    key: Annotated[Path | None, typer.Option("--key", help="The key of --cert.", metavar="FILE")] = None,
+    client_ca: Annotated[
+        Path | None, typer.Option("--client-ca", help="Who signs callers' certificates.", metavar="FILE")
+    ] = None,
+    identity: Annotated[
+        Path | None, typer.Option("--identity", help="Envoy's certificate for the sidecar, over TCP.", metavar="FILE")
+    ] = None,
+    identity_key: Annotated[
+        Path | None, typer.Option("--identity-key", help="The key of --identity.", metavar="FILE")
+    ] = None,
+    sidecar_ca: Annotated[
+        Path | None, typer.Option("--sidecar-ca", help="Who signs the sidecar's certificate, over TCP.", metavar="FILE")
+    ] = None,
+) -> None:  # fmt: skip
+    """Write a bootstrap file for an Envoy in front of the guarded service: safe as it is, with the reasons in it."""
+    from sidecar.cli.envoy import Wanted
+    from sidecar.cli.envoy import config as made
+    from sidecar.settings.loader import load
+    from sidecar.settings.sidecar import SidecarSettings
+
+    wanted = Wanted(mode=mode, listen=listen, cert=cert, key=key, client_ca=client_ca, identity=identity,
+                    identity_key=identity_key, sidecar_ca=sidecar_ca)  # fmt: skip
+    text = made(load(config, SidecarSettings), wanted)
+    if out_file is None:
+        print(text, end="")
+    else:
+        out_file.write_text(text, encoding="utf-8")
+        out().print(plain(f"{out_file}: written. Try it with `envoy --mode validate -c {out_file}`."))
+
+
+@app.command("webhook")
+def webhook(
+    injection: Annotated[Path, typer.Option("--injection", help="What goes into a pod; the chart writes it.", metavar="FILE")],
+    cert: Annotated[Path, typer.Option("--cert", help="Certificate, PEM.", metavar="FILE")],
+    key: Annotated[Path, typer.Option("--key", help="The key of --cert.", metavar="FILE")],
+    listen: Annotated[str, typer.Option("--listen", help="host:port.")] = "0.0.0.0:8443",
+) -> None:  # fmt: skip
+    """Answer the Kubernetes API server: guarded pods get the sidecar, or do not start."""
+    from sidecar.cli.webhook import opened, serve
+
+    serve(opened(injection, listen, cert, key))
 
 
 @subjects.command("build")

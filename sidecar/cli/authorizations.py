@@ -79,7 +79,7 @@ def sign(
     """Show what is being signed, and sign it. The last signature needed puts it in its file."""
     from sidecar.administration import papers
     from sidecar.cli import desks
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     desk, now = desks.authorizations(config), clock()
     paper = desk.pending(name)
@@ -102,7 +102,7 @@ def list_authorizations(
     from rich.table import Table
 
     from sidecar.cli import desks
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     rows = desks.authorizations(config).rows(clock())
     if as_json:
@@ -127,7 +127,7 @@ def verify(
     """Verify signed authorizations and attestations against the signers of these settings. Exits 1 for one that fails."""
     from sidecar.cli import desks
     from sidecar.exceptions.jws import SignedObjectError
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     desk, failed, now = desks.authorizations(config), False, clock()
     for number, line in enumerate(file.read_bytes().splitlines(), 1):
@@ -145,14 +145,14 @@ def verify(
 
 def _instant(begins: str | None) -> str:
     from sidecar.administration import papers
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     return papers.instant(clock()) if begins is None else begins
 
 
 def _drafted(config: Path, typ: str, payload: Mapping[str, object]) -> None:
     from sidecar.cli import desks
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     paper = desks.authorizations(config).request(typ, payload, clock())
     out().print(plain(f"draft {paper.id}: {paper.path}"))

@@ -11,7 +11,7 @@ from sidecar.administration.exception_desk import ExceptionDesk
 from sidecar.attributes import descriptors
 from sidecar.cli.console import USAGE, fail
 from sidecar.errors import ConfigurationError
-from sidecar.main.build import naming, now
+from sidecar.main.given import naming, now
 from sidecar.settings.loader import load
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.spool.epoch import uuid7

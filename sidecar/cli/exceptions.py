@@ -37,7 +37,7 @@ def request(
     from sidecar.administration import papers
     from sidecar.cli import desks
     from sidecar.exceptions.jws import instant
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     now = clock()
     with papers.refused("--from"):
@@ -58,7 +58,7 @@ def approve(name: Name, config: Config, key: Key, *, yes: Yes = False) -> None:
     """Show what is being signed, and sign it. The second approval puts the grant in force."""
     from sidecar.administration import papers
     from sidecar.cli import desks
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     desk, now = desks.exceptions(config), clock()
     paper = desk.pending(name)
@@ -80,7 +80,7 @@ def revoke(
     """Take an exception back, for good. Any one approver can; open streams that rest on it are decided again."""
     from sidecar.administration import papers
     from sidecar.cli import desks
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     path, approver = desks.exceptions(config).revoke(exception_id, reason, papers.private_key(key), clock())
     out().print(plain(f"revoked by {approver}: {path}"))
@@ -95,7 +95,7 @@ def list_exceptions(config: Config, *, as_json: AsJson = False) -> None:
     from rich.table import Table
 
     from sidecar.cli import desks
-    from sidecar.main.build import clock
+    from sidecar.main.given import clock
 
     rows = desks.exceptions(config).rows(clock())
     if as_json:

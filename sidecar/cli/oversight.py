@@ -81,6 +81,7 @@ def search(
     kind: Annotated[str, typer.Option("--type", help="Record type: decision, outcome, open, ...")] = "",
     service: Annotated[str, typer.Option(help="Full name of a guarded service.")] = "",
     category: Annotated[str, typer.Option(help="Data category.")] = "",
+    seen: Annotated[str, typer.Option(help="Outcomes that no sidecar saw: reported or unobserved.")] = "",
     limit: Annotated[int, typer.Option(help="Records at most; 0 for all.", min=0)] = 100,
     as_json: AsJson = False,
 ) -> None:  # fmt: skip
@@ -90,7 +91,7 @@ def search(
     asked = {
         "person": person, "reason": reason, "effect": effect, "since": since, "until": until, "trace": trace,
         "producer": producer, "call_id": call_id, "subject": subject, "subject_kind": subject_kind if subject else "", "type": kind,
-        "service": service, "category": category,
+        "service": service, "category": category, "seen": seen,
     }  # fmt: skip
     with Reviewer(store, ca, cert, key) as reviewer:
         found = list(reviewer.search(asked, limit))
@@ -175,3 +176,25 @@ def audit(
         for line in result.lines():
             out().print(plain(line))
     raise SystemExit(0 if result.sound else FINDING)
+
+
+@oversight.command("backup")
+def backup(
+    folder: Annotated[Path, typer.Argument(metavar="DIR", help="Where backups are; each gets a folder named by its time.")],
+    config: Config, *,
+    keep: Annotated[int | None, typer.Option("--keep", help="Remove all but the newest so many.", min=1)] = None,
+    as_json: AsJson = False,
+) -> None:  # fmt: skip
+    """Copy databases, registry and tiles while the store runs. No key with which it signs or opens is in the copy."""
+    from sidecar.cli.store_backup import made
+
+    with progress() as bar:
+        result = made(folder, config, keep, bar)
+    if as_json:
+        out().print(json.dumps(result), markup=False)
+        return
+    out().print(
+        plain(f"{result['folder']}: {result['records']} records, {result['signed']} signed, {result['bytes']} bytes")
+    )
+    for one in result["removed"]:
+        out().print(plain(f"removed {one}"))

@@ -72,7 +72,7 @@ def _middle(body: object) -> tuple[str, str, str, str]:
         why = ", ".join(_at(one, "code") for one in reasons) if isinstance(reasons, list) else ""
         return who or "nobody", f"{_at(body, 'method')} ({_at(body, 'phase')})", _at(body, "decision", "effect"), why
     if _at(body, "type") == "outcome":
-        return "", "", _at(body, "status"), ""
+        return "", "", _at(body, "status"), _at(body, "seen")
     details = _under(body, "details")
     return "", json.dumps(details, ensure_ascii=False)[:60] if details else "", "", ""
 

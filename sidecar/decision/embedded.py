@@ -1,14 +1,15 @@
 """The embedded engine: Rego evaluated in this process, between two awaits.
 
 An ordinary decision takes tens of microseconds, less than handing it to a thread, so it runs on the event loop with
-the GIL released. A policy seen to be slow is taken off the loop until it behaves: one runaway policy then delays its
-own calls and nobody else's.
+the GIL released. A policy seen to be slow is taken off the loop until it behaves, and whoever it was slow for waits in a
+lane of their own: a rule that runs away for somebody then delays their calls and nobody else's.
 """
 
 import asyncio
 import time
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
+from functools import partial
 from typing import Final
 
 import msgspec
@@ -26,9 +27,11 @@ _SLOW_SECONDS: Final = 0.002
 a busy machine says nothing about the policy."""
 _AWAY_CALLS: Final = 200
 """How many calls stay off the loop after a slow one."""
-_THREADS: Final = 2
+_SLOW_THREADS: Final = 2
+_OTHER_THREADS: Final = 1
 _WAITING: Final = 32
-"""Calls that may wait for a thread; the next is refused at once rather than late."""
+"""Calls of one lane that are under way or wait for a thread; the next is refused at once rather than late."""
+_SLOW_KNOWN: Final = 1024
 
 _TRIAL_SECONDS: Final = 10.0
 """What a test or a trial may take: a busy machine is not to be taken for a policy that fails."""
@@ -38,6 +41,14 @@ Offload = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
 """Calls a function with its argument somewhere else than on the event loop."""
 
 _decode = msgspec.json.Decoder().decode
+
+
+class _Lane:
+    """Threads for some of the calls that are off the loop."""
+
+    def __init__(self, threads: int) -> None:
+        self.free = asyncio.Semaphore(threads)
+        self.waiting = 0
 
 
 class EmbeddedEngine:
@@ -56,36 +67,44 @@ class EmbeddedEngine:
         self._clock = clock
         self._offload = offload
         self._away = 0
-        self._waiting = 0
-        self._threads = asyncio.Semaphore(_THREADS)
+        self._slow: dict[str | None, int] = {}
+        """Whose last decision was slow, and how many more of theirs stay in the slow lane."""
+        self._slow_lane, self._other_lane = _Lane(_SLOW_THREADS), _Lane(_OTHER_THREADS)
 
     async def decide(self, request: AccessRequest, canonical: bytes) -> Decision:
         """Decide on the canonical bytes, which are what is recorded.
 
         Raises DecideError(policy_error) when there is no well-formed answer in time.
         """
-        del request  # the bytes say the same and are what a later replay will see
-        answer = await self._elsewhere(canonical) if self._away else self._timed(canonical)
+        who = request.subject.person.id or request.subject.workload.id  # whom to keep apart: the answer is to the bytes
+        away = self._away or who in self._slow
+        answer = await self._elsewhere(canonical, who) if away else self._timed(who, canonical)
         return parse_decision(_decode(answer))
 
-    def _timed(self, canonical: bytes) -> bytes:
+    def _timed(self, who: str | None, canonical: bytes) -> bytes:
         start = self._clock()
         try:
             return _evaluate(self._engine, canonical)
         finally:
             if self._clock() - start > _SLOW_SECONDS:
                 self._away = _AWAY_CALLS
+                if len(self._slow) >= _SLOW_KNOWN:
+                    self._slow.clear()
+                self._slow[who] = _AWAY_CALLS
 
-    async def _elsewhere(self, canonical: bytes) -> bytes:
-        if self._waiting >= _WAITING:
+    async def _elsewhere(self, canonical: bytes, who: str | None) -> bytes:
+        lane = self._slow_lane if who in self._slow else self._other_lane
+        if lane.waiting >= _WAITING:
             raise _no_answer(f"{_WAITING} slow decisions are waiting already: the policy is too slow for the load")
-        self._away -= 1
-        self._waiting += 1
+        self._away = max(0, self._away - 1)
+        if (left := self._slow.pop(who, 0)) > 1:
+            self._slow[who] = left - 1
+        lane.waiting += 1
         try:
-            async with self._threads:
-                return await self._offload(self._timed, canonical)
+            async with lane.free:
+                return await self._offload(partial(self._timed, who), canonical)
         finally:
-            self._waiting -= 1
+            lane.waiting -= 1
 
     async def close(self) -> None:
         """Nothing is held that needs closing; what is under way ends by itself."""

@@ -130,6 +130,7 @@ def _cut(stage: Stage) -> Played:
         yield pb.SyncRequest(user_id=stage.world.cast.us_too)
         more.wait(15.0)
 
+    first: pb.SyncResponse | None = None
     with stage.client("console").open("Sync", requests(), stage.metadata("lou")) as call:
         try:
             first = next(call)
@@ -137,11 +138,11 @@ def _cut(stage: Stage) -> Played:
             for _ in call:
                 pass
         except (grpc.RpcError, StopIteration):
-            first = None
+            pass  # how it ended is asked below
         finally:
             more.set()
     got = ended(call)
-    return f"answer, then {said(got)}" if first is None or first.HasField("profile") else said(got), got
+    return f"answer, then {said(got)}" if first is not None and first.HasField("profile") else said(got), got
 
 
 def _store_down(stage: Stage) -> Played:

@@ -6,16 +6,18 @@ unchanged; what leaves is its JSON with what was withheld taken out.
 
 * A request without a route is refused, unless `unguarded` names its path; WebSockets and upgrades are refused.
 * Only whole JSON answers leave: anything else is refused, whatever its status; so is an answer beyond `limit` bytes.
-* Of an application's error (4xx, 5xx) the status always passes, the body only under a permit free of obligations.
+* Of an application's error (4xx, 5xx) the status always passes, the body only under a permit free of obligations; so do
+  the headers of any answer.
 """
 
 import json
 from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
+from urllib.parse import quote, unquote
 
 from sidecar.attributes.peers import read_certificate
-from sidecar.attributes.routes import HttpRoute, Routes
+from sidecar.attributes.routes import HttpRoute, Routes, check_content
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import CALL_ID, Call, Exchange, Final, Metadata, Peer, Reply
 from sidecar.enforcement.declarations import INTERCEPTOR
@@ -62,11 +64,11 @@ class TlsPeers:
         self._clock = clock
 
     def of(self, scope: Scope) -> Peer:
-        """No identity where there is no certificate, or one that has expired."""
+        """No identity where there is no certificate, one that has expired, or one that the server could not verify."""
         where = ":".join(str(one) for one in scope.get("client") or ())
-        chain = ((scope.get("extensions") or {}).get("tls") or {}).get("client_cert_chain") or ()
-        pem = next(iter(chain), None)
-        if pem is None:
+        tls = (scope.get("extensions") or {}).get("tls") or {}
+        pem = next(iter(tls.get("client_cert_chain") or ()), None)
+        if pem is None or tls.get("client_cert_error"):  # a server may let such connections in, and say so
             return Peer(address=where)
         read = read_certificate(pem.encode() if isinstance(pem, str) else pem)
         identities = read.identities if self._clock() < read.not_after else ()
@@ -127,7 +129,7 @@ class Guarded:
             body = await self._body(receive)
             if body is None:
                 return
-            call, service, message = self._call(scope, body)
+            call, service, message = self._call(scope, body, receive)
             reply = await self._point.unary(call, message, service)
             status, headers, shown = service.shown(reply)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
@@ -138,22 +140,22 @@ class Guarded:
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": shown})
 
-    def _call(self, scope: Scope, body: bytes) -> tuple[Call, "_Service", bytes]:
+    def _call(self, scope: Scope, body: bytes, receive: Receive) -> tuple[Call, "_Service", bytes]:
         """The request as a call; one that is none is refused by the enforcement point, so that it is recorded."""
         headers = [(key.decode("latin-1").lower(), value.decode("latin-1")) for key, value in scope["headers"]]
-        path = scope.get("raw_path") or scope["path"].encode()
         route: HttpRoute | None = None
         unread: InterceptError | None = None
         method, message = _NO_METHOD, b""
         try:
-            route, found = self._routes.find(scope["method"], path.decode("ascii", "replace"))
-            _check_json(headers, body)
+            route, found = self._routes.find(scope["method"], _path(scope))
+            _check_size(body, self._limit)
+            check_content(headers, body)
             asked = route.request(found, scope.get("query_string", b"").decode("latin-1"), body)
             method, message = asked.method, asked.message
         except InterceptError as error:
             unread = error
         call = Call(method=method, metadata=from_caller(headers), peer=self._peers.of(scope), door=INTERCEPTOR)
-        return call, _Service(self._app, scope, body, message, route, unread, self._limit), message
+        return call, _Service(self._app, scope, body, message, route, unread, self._limit, receive), message
 
     async def _body(self, receive: Receive) -> bytes | None:
         """The whole body, one byte beyond the limit at most; None when the caller has gone."""
@@ -172,10 +174,10 @@ class _Service:
 
     def __init__(
         self, app: Application, scope: Scope, body: bytes, message: bytes, route: HttpRoute | None,
-        unread: InterceptError | None, limit: int,
+        unread: InterceptError | None, limit: int, receive: Receive,
     ) -> None:  # fmt: skip
         self._app, self._scope, self._body, self._message = app, scope, body, message
-        self._route, self._unread, self._limit = route, unread, limit
+        self._route, self._unread, self._limit, self._events = route, unread, limit, receive
         self._answer = _Answer()
 
     async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:
@@ -191,9 +193,9 @@ class _Service:
         except Exception as error:
             raise ForwardError("the application failed", operator=f"the application: {type(error).__name__}") from error
         answer = self._answer
-        headers: Metadata = ()
         if not answer.whole:
             raise ForwardError("the application ended without an answer")
+        headers: Metadata = tuple([(_text(key), _text(value)) for key, value in self._kept()])
         if not 200 <= answer.status < 300:
             code = _CODES.get(answer.status, Code.INVALID_ARGUMENT if answer.status < 500 else Code.UNKNOWN)
             said: Metadata = ((_HTTP_STATUS, str(answer.status)), (_HTTP_BODY, bytes(answer.body)))
@@ -219,29 +221,36 @@ class _Service:
     def shown(self, reply: Reply) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
         """What the caller is sent: status, headers, body."""
         final = reply.final
-        own = [
-            (key.encode(), value.encode()) for key, value in reply.headers if key == CALL_ID and isinstance(value, str)
-        ]
+        headers = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in reply.headers
+                   if isinstance(value, str)]  # fmt: skip
+        own = [item for item in headers if item[0] == CALL_ID.encode()]
         if reply.message is not None and self._route is not None:
             body = self._route.shown(bytes(self._answer.body), reply.message)
-            return self._answer.status, [*own, *self._kept()], body
+            if len(headers) == len(own):  # what the application said about keeping its answer is withheld as well
+                own.append((b"cache-control", b"no-store"))
+                headers = own
+            return self._answer.status, [(b"content-type", _JSON.encode()), *headers], body
         said = dict(final.trailing)
         if final.error_info is None and _HTTP_STATUS in said:
             data = said.get(_HTTP_BODY)
             if isinstance(data, bytes):
-                return self._answer.status, [*own, *self._kept()], data
-            status, headers, body = problem(final)
-            return self._answer.status, [*own, *headers], body
+                return self._answer.status, [*self._kinds(), *headers], data
+            status, said_headers, body = problem(final)
+            return self._answer.status, [*own, *said_headers], body
         if self._unread is not None and final.code is Code.UNIMPLEMENTED:
             code = Code.NOT_FOUND if self._unread.code is Code.UNIMPLEMENTED else self._unread.code
             final = Final(code=code, message=f"{self._unread.message}: {final.message}",
                           error_info=final.error_info)  # fmt: skip
-        status, headers, body = problem(final)
-        return status, [*own, *headers], body
+        status, said_headers, body = problem(final)
+        return status, [*own, *said_headers], body
 
     def _kept(self) -> list[tuple[bytes, bytes]]:
-        kinds = [item for item in self._answer.headers if item[0].lower() not in _OWN_HEADERS - {b"content-type"}]
-        return [item for item in kinds if not item[0].lower().startswith(b"x-customhouse-")]
+        """The application's headers, which leave as a service's initial metadata does: where nothing is withheld."""
+        given = [(key.lower(), value) for key, value in self._answer.headers]
+        return [(key, value) for key, value in given if key not in _OWN_HEADERS and b"customhouse" not in key]
+
+    def _kinds(self) -> list[tuple[bytes, bytes]]:
+        return [item for item in self._answer.headers if item[0].lower() == b"content-type"]
 
     def _receive(self) -> Receive:
         given = False
@@ -249,7 +258,7 @@ class _Service:
         async def receive() -> Event:
             nonlocal given
             if given:
-                return {"type": "http.disconnect"}
+                return await self._events()  # nothing, until the caller goes
             given = True
             return {"type": "http.request", "body": self._body, "more_body": False}
 
@@ -279,10 +288,28 @@ def problem(final: Final) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
     return STATUS[final.code], headers, json.dumps(said).encode()
 
 
-def _check_json(headers: Iterable[tuple[str, str]], body: bytes) -> None:
-    kinds = [value.split(";")[0].strip().lower() for key, value in headers if key == "content-type"]
-    if body and kinds != [_JSON]:
-        raise InterceptError("the body is not application/json")
+def _path(scope: Scope) -> str:
+    """The path as it came, which has to be the one that the application sees. InterceptError, UNIMPLEMENTED."""
+    raw, path = scope.get("raw_path"), scope["path"]
+    if not raw:
+        return quote(path)
+    try:
+        came = raw.decode("ascii")
+        if unquote(came, errors="strict") in (path, scope.get("root_path", "") + path):
+            return str(came)
+    except UnicodeDecodeError:
+        pass
+    raise InterceptError("unknown route", code=Code.UNIMPLEMENTED, operator="the path was changed on its way here: "
+                         "put the guard outside of what rewrites paths.")  # fmt: skip
+
+
+def _check_size(body: bytes, limit: int) -> None:
+    if len(body) > limit:
+        raise InterceptError("the body is larger than the sidecar passes on")
+
+
+def _text(data: bytes) -> str:
+    return data.decode("latin-1")
 
 
 def _headers(given: Iterable[tuple[bytes, bytes]], metadata: Metadata) -> list[tuple[bytes, bytes]]:

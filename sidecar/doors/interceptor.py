@@ -117,6 +117,7 @@ class SyncInterceptor(grpc.ServerInterceptor):
         call = call_of(method, context, self._peers, INTERCEPTOR)
         answers = _Answers(self._loop)
         running = self._running(answers.told(point.stream(call, _Requests(requests, self._readers), answers)), context)
+        running.add_done_callback(answers.over)
         try:
             headers = answers.take()
             if isinstance(headers, tuple):
@@ -189,10 +190,14 @@ class _Answers:
     def take(self) -> Metadata | bytes | None:
         """The next thing, in the server's thread; None at the end."""
         self._given.acquire()
-        item = self._item
+        item, self._item = self._item, None
         if item is not None:
             self._loop.call_soon_threadsafe(self._free.release)
         return item
+
+    def over(self, _running: object) -> None:
+        """Nothing more comes, even where `told` was cut short: the server's thread is not to wait for ever."""
+        self._given.release()
 
     async def _put(self, item: Metadata | bytes | None) -> None:
         await self._free.acquire()

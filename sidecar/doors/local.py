@@ -11,7 +11,7 @@ import inspect
 import time
 from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
-from typing import Any, NoReturn, TypeVar
+from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import grpc
 
@@ -29,6 +29,13 @@ _CODES = {status: Code(status.value[0]) for status in grpc.StatusCode}
 _STATUSES = {code: status for status, code in _CODES.items()}
 
 
+class _Metadatum(NamedTuple):
+    """As grpc gives it to handlers."""
+
+    key: str
+    value: str | bytes
+
+
 class Aborted(Exception):  # noqa: N818 - how a handler ends its call, not a fault
     """Raised by `context.abort`, as in grpc."""
 
@@ -38,7 +45,8 @@ class LocalContext:
 
     def __init__(self, metadata: Metadata, peer: Peer, timeout: float | None, *, waits: bool) -> None:
         """`waits`: the aio form, in which sending and aborting are awaited."""
-        self._metadata, self._peer, self._waits = metadata, peer, waits
+        self._metadata = tuple([_Metadatum(key, value) for key, value in metadata])
+        self._peer, self._waits = peer, waits
         self._until = None if timeout is None else time.monotonic() + timeout
         self._code, self._details = Code.OK, ""
         self._initial: Metadata = ()

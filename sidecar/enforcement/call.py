@@ -45,7 +45,8 @@ class Call:
 
     `method` is "/package.Service/Method". `deadline` is on the monotonic clock (`time.monotonic()` seconds), None when
     the caller set none. `asserted`: the person on whose behalf the peer says it asks, without that person's token; only
-    workloads registered with `asserts` are believed.
+    workloads registered with `asserts` are believed. `claimed`: whom the caller says this is; whoever it turns out to
+    be (the token's subject, or the workload) has to be called so.
     """
 
     method: str
@@ -54,6 +55,7 @@ class Call:
     door: Door
     deadline: float | None = None
     asserted: str | None = None
+    claimed: str | None = None
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)

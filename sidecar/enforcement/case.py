@@ -4,6 +4,7 @@ What is asked about (`guarded`) and how messages move (`streaming`) are no busin
 """
 
 import asyncio
+from functools import lru_cache
 from time import perf_counter
 from typing import NamedTuple
 from urllib.parse import quote
@@ -20,6 +21,7 @@ from sidecar.enforcement.circumstances import Claims
 from sidecar.enforcement.cover import Cover, SeenSubjects
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.exposure import CallExposure, Exposures, Wanted, group_of, in_scope
+from sidecar.enforcement.named import check_named
 from sidecar.enforcement.obligations import Duties
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.prepared import Prepared, prepare
@@ -45,8 +47,6 @@ _PLAIN = "!#$&'()*+,/:;=?@[]"
 _ADOPTION_SECONDS = 2.0
 _ADOPTION_LOOKS = 100
 """How long a call waits when an engine that others run has the next policy before it is in force here."""
-_BY_EXCEPTION = "exception"
-"""The code among a permit's reasons when an exception stood in for what the rules deny."""
 
 
 class Basis(NamedTuple):
@@ -61,28 +61,47 @@ class Case:
 
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
         self.parts, self.call, self.span, self.call_id = parts, call, span, call_id
-        service, _, method = call.method.lstrip("/").partition("/")
-        self.action = Action(service=service, method=method)
+        self.action = _named(call.method)
         self._described: Described | None = None
         self._identity: Identity | None = None
         self._claims: Claims | None = None
+        self._claimed_for = ""
+        self._given: Case | None = None
         self.exposure: CallExposure | None = None
         """The call's account with the ledger, once the ledger was asked."""
+        self.revision: str | None = None
+        """Of the policy that decided last."""
         self._refused: tuple[str, Code] | None = None
         self._permitted = False
-        self._closed = False
+        self.closed = False
+        """The outcome is written, or being written."""
 
     # -- who asks, for what ------------------------------------------------------------------------------------------
 
     def identify(self) -> None:
         """Stage 2, and what the caller claims. IdentifyError, InterceptError."""
         peer = self.call.peer
-        now = self.parts.clock()
-        identity = self.parts.identifier.identify(
-            self.call.metadata, peer.identities, peer.certificate_sha256, now, self.call.asserted
-        )
+        identity = None if self._given is None else self._given._identity  # noqa: SLF001 - of this very class
+        if identity is None:
+            identity = self.parts.identifier.identify(
+                self.call.metadata, peer.identities, peer.certificate_sha256, self.parts.clock(), self.call.asserted
+            )
         self._identity = identity
+        check_named(self.call, identity)
         self.span.stage("identify")
+
+    def adopt(self, other: "Case") -> None:
+        """The first identification is what another case of the same request has just found: same caller, same claims.
+
+        Only of a case that went through identification and claims; any other leaves this one to find out by itself.
+        """
+        mine, theirs = self.call, other.call
+        if (mine.metadata, mine.peer, mine.asserted) == (theirs.metadata, theirs.peer, theirs.asserted):
+            self._given = other if other.claimed else None
+
+    def identify_workload(self) -> None:
+        """The workload at the other end alone, for the record of something it did in its own name. IdentifyError."""
+        self._identity = self.parts.identifier.calling(self.call.peer.identities, self.parts.clock())
 
     def describe(self) -> MethodDescription:
         """Stage 3 for the method. DescribeError, InterceptError."""
@@ -98,12 +117,26 @@ class Case:
 
     def claim(self) -> None:
         """The caller's claims. InterceptError, IdentifyError."""
-        identity = self.identity
+        identity, given, service = self.identity, self._given, self.action.service or ""
+        self._given, self._claimed_for = None, service
+        if given is not None and given._claimed_for == service and given._claims is not None:  # noqa: SLF001 - as above
+            self._claims = given._claims  # noqa: SLF001 - as above
+            return
         workload = identity.subjects[0].workload
         self._claims = self.parts.circumstances.claims(
             self.call.metadata, identity.person, workload.operated_from, self.parts.clock(),
-            subjects=identity.subjects, service=self.action.service or "",
+            subjects=identity.subjects, service=service,
         )  # fmt: skip
+
+    @property
+    def claimed(self) -> bool:
+        """Whether the caller is identified and their claims are known."""
+        return self._identity is not None and self._claims is not None
+
+    @property
+    def claimed_for(self) -> str:
+        """The service for which the caller's claims and what lifts the DSP were looked up; after `claim`."""
+        return self._claimed_for
 
     @property
     def identity(self) -> Identity:
@@ -122,18 +155,23 @@ class Case:
     @property
     def expires_at(self) -> float:
         """When the first of identity and claimed exception lapses, in unix seconds."""
-        ends = self.identity.expires_at
-        return ends if self._claims is None else min(ends, self._claims.expires_at)
+        identity, claims = self._identity or self.identity, self._claims
+        ends = identity.expires_at
+        return ends if claims is None or ends <= claims.expires_at else claims.expires_at
 
     async def permit_schema(self) -> None:
         """Record that an identified caller may read schemas, which hold no personal data. RecordError."""
+        await self.permit(refusals.SCHEMA, Resource(), ())
+
+    async def permit(self, decision: Decision, resource: Resource, seen: SeenSubjects) -> None:
+        """Record a permit of the sidecar's own, for what reaches no data. RecordError."""
         minute = self.parts.circumstances.minute(self.parts.clock())
         document = AccessRequest(
-            subject=self.identity.subjects[0], action=self.action, resource=Resource(),
+            subject=self.identity.subjects[0], action=self.action, resource=resource,
             context=self._environment("request", minute),
         )  # fmt: skip
-        prepared = prepare(refusals.SCHEMA, self.call.door)
-        await self._record("request", canonical(document), prepared, (), self._basis(), 0.0)
+        prepared = prepare(decision, self.call.door)
+        await self._record("request", canonical(document), prepared, seen, self._basis(), 0.0)
         self._permitted = True
 
     # -- one question ------------------------------------------------------------------------------------------------
@@ -147,7 +185,6 @@ class Case:
         """
         parts, now, identity = self.parts, self.parts.clock(), self.identity
         minute = parts.circumstances.minute(now)
-        resource = self.described.resource(counts, reached)
         environment = self._environment(phase, minute)
         index = parts.standing.index()
         ttl, duties, by_exception = float("inf"), Duties.none(), False
@@ -157,12 +194,12 @@ class Case:
                 exposure = await self._account(parts.exposures).ask(group, wanted(), answer=phase == "response")
                 # Figures of this moment: a decision on them is not kept, and covers no other message.
                 context, valid_for, ttl = msgspec.structs.replace(environment, exposure=exposure), 0.0, 0.0
-            document = AccessRequest(subject=subject, action=self.action, resource=resource, context=context)
-            data = canonical(document)
+            data = parts.questions.of(subject, self.described, counts, context, reached)
             basis = Basis(parts.standing.policy(now), index)
             started = perf_counter()
             decision = parts.decisions.peek(data) if group is None else None
             if decision is None:
+                document = self._document(subject, counts, context, reached)
                 try:
                     decision = await parts.decisions.decide(document, data, valid_for=valid_for)
                 except Superseded as newer:
@@ -174,14 +211,21 @@ class Case:
             if prepared.error is not None:
                 parts.report(prepared.error)
             await self._record(phase, data, prepared, seen, basis, took)
-            if not prepared.decision.permits:
+            self.revision = basis.policy.revision
+            if not prepared.permits:
                 return self._denied(prepared.decision, basis.policy)
             ttl, duties = min(ttl, decision.ttl_seconds), duties.and_(prepared.duties)
-            by_exception |= any(one.code == _BY_EXCEPTION for one in decision.reasons)
+            by_exception |= prepared.by_exception
         if by_exception and self._claims is not None:
             parts.circumstances.used(self._claims, self.call_id)
         self._permitted = True
         return Cover(counts, reached, seen, minute, perf_counter() + ttl, duties)
+
+    def _document(
+        self, subject: Subject, counts: SubjectCounts, context: Environment, reached: Reach | None
+    ) -> AccessRequest:
+        resource = self.described.resource(counts, reached)
+        return AccessRequest(subject=subject, action=self.action, resource=resource, context=context)
 
     async def _adopted(self, newer: Superseded) -> PolicyRef:
         """The policy by which the engine answers already, once it is in force here. DecideError when that takes long."""
@@ -242,7 +286,7 @@ class Case:
     async def _record(
         self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, basis: Basis, took: float
     ) -> None:
-        if self._closed:
+        if self.closed:
             raise RecordError("the call has ended")
         parts, span, identity = self.parts, self.span, self._identity
         await parts.recorder.decision(
@@ -260,15 +304,14 @@ class Case:
                 decision=prepared.encoded,
                 subjects=seen,
                 obligations=prepared.obligations,
-                level=self._level(permits=prepared.decision.permits, asked=prepared.duties.durability),
+                level=self._level(permits=prepared.permits, asked=prepared.duties.durability),
                 engine=parts.decisions.name,
                 eval_us=int(took * 1e6),
                 deadline=self.call.deadline,
             )
         )
         span.stage("record")
-        decision = prepared.decision
-        span.decided(self.call.door.name, phase, decision.effect, decision.reasons[0].code if decision.reasons else "")
+        span.decided(self.call.door.name, phase, prepared.effect, prepared.reason)
 
     def _level(self, *, permits: bool, asked: Level | None = None) -> Level:
         """The level of the most demanding kind among those who ask; a policy may only raise it."""
@@ -276,7 +319,10 @@ class Case:
         if not permits or self._identity is None:
             level = levels["deny"]
         else:
-            level = max((levels[one.kind or "deny"] for one in self._identity.subjects), key=LEVELS.index)
+            subjects = self._identity.subjects
+            level = levels[subjects[0].kind or "deny"]
+            for one in subjects[1:]:
+                level = max(level, levels[one.kind or "deny"], key=LEVELS.index)
         return level if asked is None else max(level, asked, key=LEVELS.index)
 
     def _denied(self, decision: Decision, policy: PolicyRef) -> Final:
@@ -293,9 +339,9 @@ class Case:
         The ledger is told after it: a crash between the two leaves everything that was reserved counted, while the
         other order could give back what the missing outcome would have shown as released.
         """
-        if self._closed:
+        if self.closed:
             return final
-        self._closed = True
+        self.closed = True
         try:
             final = await self._ended(final, body)
         except BaseException:
@@ -307,7 +353,8 @@ class Case:
         return final
 
     async def _ended(self, final: Final, body: OutcomeBody) -> Final:
-        level = min(self._level(permits=self._refused is None), "committed", key=LEVELS.index)
+        level = self._level(permits=self._refused is None)
+        level = "committed" if level == "acknowledged" else level
         try:
             await self.parts.recorder.outcome(body, level)
         except Exception as error:  # noqa: BLE001 - whatever it was, there is no durable outcome
@@ -335,7 +382,19 @@ class Case:
             ("traceparent", self.span.traceparent),
         ]
         if identity.person is not None:
-            added.append(("x-customhouse-person", quote(identity.person, safe=_PLAIN)))
+            added.append(("x-customhouse-person", _quoted(identity.person)))
         if identity.workload is not None:
             added.append(("x-customhouse-workload", identity.workload))
-        return (*(item for item in self.call.metadata if item[0] != "traceparent"), *added)
+        return (*[item for item in self.call.metadata if item[0] != "traceparent"], *added)
+
+
+@lru_cache(maxsize=1024)
+def _named(path: str) -> Action:
+    """What a caller wants done, before anybody knows what it means."""
+    service, _, method = path.lstrip("/").partition("/")
+    return Action(service=service, method=method)
+
+
+@lru_cache(maxsize=4096)
+def _quoted(person: str) -> str:
+    return quote(person, safe=_PLAIN)

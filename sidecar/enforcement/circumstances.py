@@ -44,17 +44,7 @@ class Authorizations(Protocol):
 class Claims:
     """What stays the same for the whole call."""
 
-    __slots__ = (
-        "_justification",
-        "_lifted",
-        "_minute",
-        "_network",
-        "_phase",
-        "_ready",
-        "_ticket",
-        "exceptions",
-        "purpose",
-    )
+    __slots__ = ("_justification", "_lifted", "_network", "_ready", "_ticket", "exceptions", "expires_at", "purpose")
 
     def __init__(
         self,
@@ -68,21 +58,16 @@ class Claims:
         self._lifted = lifted
         self.purpose, self._justification, self._ticket = purpose, justification, ticket
         self.exceptions, self._network = exceptions, network
-        self._phase: Phase | None = None
-        self._minute = ""
-        self._ready: Environment | None = None
-
-    @property
-    def expires_at(self) -> float:
+        ends = [datetime.fromisoformat(grant.expires).timestamp() for grant in exceptions]
+        self.expires_at: float = min([*ends, lifted.expires_at])
         """When the first of exception, authorizations and attestation ends, in unix seconds."""
-        ends = [datetime.fromisoformat(grant.expires).timestamp() for grant in self.exceptions]
-        return min(*ends, self._lifted.expires_at) if ends else self._lifted.expires_at
+        self._ready: dict[Phase, Environment] = {}
 
     def environment(self, phase: Phase, minute: str) -> Environment:
-        """The document's `context`. `minute` is RFC 3339 with seconds 00."""
-        if self._ready is None or self._phase != phase or self._minute != minute:
-            self._phase, self._minute = phase, minute
-            self._ready = Environment(
+        """The document's `context`: the same object for the same minute. `minute` is RFC 3339 with seconds 00."""
+        ready = self._ready.get(phase)
+        if ready is None or ready.time != minute:
+            ready = self._ready[phase] = Environment(
                 purpose=self.purpose,
                 justification=self._justification,
                 ticket=self._ticket,
@@ -94,11 +79,19 @@ class Claims:
                 time=minute,
                 phase=phase,
             )
-        return self._ready
+        return ready
+
+
+MAX_KEPT = 4096
+_Said = tuple[str | None, str | None, str | None, str | None]
 
 
 class Circumstances:
-    """Reads claims from metadata. One for the whole process; holds no call's state."""
+    """Reads claims from metadata. One for the whole process; holds no call's state.
+
+    Equal words of callers in one place are one `Claims`, unless something besides is in force for them: exceptions,
+    authorizations and attestations are looked up for each call.
+    """
 
     def __init__(
         self,
@@ -115,6 +108,7 @@ class Circumstances:
         self._destination = None if destination is None else Network(destination=destination)
         self._grants, self._authorizations = grants, authorizations
         self._minute = (0, "")
+        self._kept: dict[_Said, Claims] = {}
 
     def claims(
         self, metadata: Metadata, person: str | None, operated_from: str | None, now: float,
@@ -133,6 +127,22 @@ class Circumstances:
                         f"metadata {key} is given twice; send it once", reason=ReasonCode.PURPOSE_NOT_ALLOWED
                     )
                 found[key] = str(value)
+        lifted = self._in_force(subjects, service, now)
+        said = (found.get(PURPOSE), found.get(JUSTIFICATION), found.get(TICKET), operated_from)
+        plain = lifted is NOTHING and EXCEPTION not in found
+        known = self._kept.get(said) if plain else None
+        if known is not None:
+            return known
+        made = self._checked(found, person, operated_from, now, lifted)
+        if plain:
+            if len(self._kept) >= MAX_KEPT:
+                self._kept.clear()
+            self._kept[said] = made
+        return made
+
+    def _checked(
+        self, found: dict[str, str], person: str | None, operated_from: str | None, now: float, lifted: Lifted
+    ) -> Claims:
         network = self._destination or Network(destination=Place(country=operated_from))
         return Claims(
             _matching(
@@ -154,7 +164,7 @@ class Circumstances:
             ),
             self._exceptions(found.get(EXCEPTION), person, now),
             network,
-            self._in_force(subjects, service, now),
+            lifted,
         )
 
     def minute(self, now: float) -> str:

@@ -4,8 +4,11 @@ The message is walked once, from the outside in. At each unit (see `attributes.p
 the record may stay; then its fields are redacted, masked or kept. What belongs to a removed record goes with it.
 """
 
+import dataclasses
+from collections.abc import Callable, Iterable
+from dataclasses import dataclass
 from enum import Enum, auto
-from typing import Any, NamedTuple
+from typing import Any, Literal, NamedTuple
 
 from google.protobuf.message import Message
 
@@ -21,7 +24,21 @@ SHOWN = 4
 """Characters of a masked string that stay, if at least as many are hidden."""
 
 
-class Orders(NamedTuple):
+class Step(NamedTuple):
+    """What becomes of one field, as far as that is the same in every message: where nothing around it is dropped.
+
+    `categories`: what clearing the field counts under, where that does not depend on what it holds.
+    """
+
+    field: FieldPlan
+    shows: Callable[[Any], Any]
+    does: Literal["keep", "look", "redact", "mask"]
+    category: str | None
+    categories: tuple[str, ...] | None
+
+
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+class Orders:
     """What to do.
 
     `redact` and `mask` hold categories and full field paths (`by_path`: there are such). `covered`: unclassified data
@@ -35,10 +52,28 @@ class Orders(NamedTuple):
     covered: bool
     allowed: frozenset[str]
     by_path: bool
+    _steps: dict[Plan, tuple[Step, ...]] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def spares(self, categories: frozenset[str]) -> bool:
         """Whether data of these categories stays as it is, if it is nobody's record of its own."""
         return not self.by_path and self.redact.isdisjoint(categories) and self.mask.isdisjoint(categories)
+
+    def steps(self, plan: Plan) -> tuple[Step, ...]:
+        """What becomes of each field of such a message."""
+        found = self._steps.get(plan)
+        if found is None:
+            found = self._steps[plan] = tuple(self._step(field) for field in plan.fields)
+        return found
+
+    def _step(self, field: FieldPlan) -> Step:
+        category = field.category if field.kind is None else None
+        if field.path in self.redact or field.category in self.redact:
+            alone = field.child is None
+            return Step(field, field.shows, "redact", category, (field.category or UNCLASSIFIED,) if alone else None)
+        if field.path in self.mask or (field.category in self.mask and not field.descends):
+            return Step(field, field.shows, "mask", category, None)
+        further = field.entries or field.child is not None
+        return Step(field, field.shows, "look" if further else "keep", category, None)
 
 
 class _Doom(Enum):
@@ -81,7 +116,7 @@ class Editor:
             self._changed = True
         found: set[str] = set()
         doom = self._outside(message, loose)
-        is_record = not plan.is_any and is_unit(plan, message, named(plan, message))
+        is_record = opaque and not plan.is_any and is_unit(plan, message, named(plan, message))
         stays = self._enter(plan, message, found, doom)
         if opaque and stays:
             (self._units[-1].categories if is_record and self._units else found).add(UNCLASSIFIED)
@@ -112,8 +147,8 @@ class Editor:
     def _enter(self, plan: Plan, message: Any, found: set[str], doom: _Doom) -> bool:
         if plan.is_any:
             return self._any(plan, message, found, doom)
-        ids = named(plan, message)
-        if not is_unit(plan, message, ids):
+        ids = named(plan, message) if plan.names else []
+        if not ids and not is_unit(plan, message, ids):
             self._fields(plan, message, found, doom)
             return doom is _Doom.NONE or filled(message)
         if self._admits(classes_of(ids, self._classes)):
@@ -168,12 +203,15 @@ class Editor:
 
     def _fields(self, plan: Plan, message: Any, found: set[str], doom: _Doom) -> None:
         orders = self._orders
+        if doom is _Doom.NONE:
+            self._undoomed(orders.steps(plan), message, found)
+            return
         for field in plan.fields:
             if not field.has(message):
                 continue
-            doomed = doom is _Doom.ALL or (doom is _Doom.PERSONAL and field.category not in IMPERSONAL)
+            doomed = doom is _Doom.ALL or field.category not in IMPERSONAL
             if field.path in orders.redact or field.category in orders.redact:
-                self._redact(field, message)
+                self._redact(field, message, None)
             elif doomed and field.whole:
                 self._drop(field, message)
             elif field.path in orders.mask or (field.category in orders.mask and not field.descends):
@@ -185,6 +223,24 @@ class Editor:
                     self._entries(field, message, found, doom)
                 elif field.child is not None:
                     self._below(field, field.child, message, found, doom)
+
+    def _undoomed(self, steps: tuple[Step, ...], message: Any, found: set[str]) -> None:
+        """The same where nothing is doomed: what the orders say of each field was worked out before."""
+        for field, shows, does, category, categories in steps:
+            if not shows(message):
+                continue
+            if does == "redact":
+                self._redact(field, message, categories)
+            elif does == "mask":
+                self._mask(field, message, found)
+            else:
+                if category is not None:
+                    found.add(category)
+                if does == "look":
+                    if field.entries:
+                        self._entries(field, message, found, _Doom.NONE)
+                    elif field.child is not None:
+                        self._below(field, field.child, message, found, _Doom.NONE)
 
     def _below(self, field: FieldPlan, child: Plan, message: Any, found: set[str], doom: _Doom) -> None:
         if doom is _Doom.NONE and not child.leads and self._orders.spares(child.governed):
@@ -244,10 +300,9 @@ class Editor:
         found.add(field.category or UNCLASSIFIED)
         return True
 
-    def _redact(self, field: FieldPlan, message: Any) -> None:
-        """Clear a field with all it holds; it counts under each category it held."""
-        _, categories = held(self._source, field, message)
-        self._state.redact(categories or (UNCLASSIFIED,))
+    def _redact(self, field: FieldPlan, message: Any, categories: tuple[str, ...] | None) -> None:
+        """Clear a field with all it holds; it counts under each category it held (`categories`, where known)."""
+        self._state.redact(categories or held(self._source, field, message)[1] or (UNCLASSIFIED,))
         field.clear(message)
         self._changed = True
 
@@ -260,18 +315,21 @@ class Editor:
 
     def _mask(self, field: FieldPlan, message: Any, found: set[str]) -> None:
         """Hide all but the end of text. What is no text, or is the key of a map, is cleared."""
-        value = field.get(message)
-        texts = list(value) if field.repeated else [value]
-        if not field.text or not all(isinstance(one, str) for one in texts):
-            self._redact(field, message)
+        value: Any = list(field.get(message)) if field.repeated else field.get(message)
+        if not field.text or not (_all_text(value) if field.repeated else isinstance(value, str)):
+            self._redact(field, message, None)
             return
         category = field.category or UNCLASSIFIED
         found.add(category)
-        masked = [_masked(one) for one in texts]
-        if masked != texts:
-            field.put(message, masked if field.repeated else masked[0])
+        masked = [_masked(one) for one in value] if field.repeated else _masked(value)
+        if masked != value:
+            field.put(message, masked)
             self._state.redact((category,))
             self._changed = True
+
+
+def _all_text(values: Iterable[object]) -> bool:
+    return all(isinstance(one, str) for one in values)
 
 
 def _masked(text: str) -> str:

@@ -10,6 +10,7 @@ Invariants, whatever the kind of method:
 * nobody is served on an identity that has lapsed.
 """
 
+from dataclasses import replace
 from time import perf_counter
 
 from sidecar.attributes.messages import ParsedMessage
@@ -31,18 +32,17 @@ from sidecar.enforcement.cover import (
 )
 from sidecar.enforcement.exposure import Wanted, of_answer, of_request
 from sidecar.enforcement.obligations import Duties, Release, admitted
-from sidecar.enforcement.outcomes import Confirmation, unseen
+from sidecar.enforcement.outcomes import Confirmation, Shown, beyond, cut_short, observed, unseen
 from sidecar.enforcement.parts import Parts
 from sidecar.errors import Code, EnforceError, IdentifyError, InterceptError, StageError
 from sidecar.observability.calls import CallSpan
-from sidecar.record import MessageCounts, OutcomeBody
+from sidecar.record import MessageCounts
 from sidecar.vocabulary import Phase, ReasonCode, SubjectClass, SubjectCounts
 
 SubjectKey = tuple[str, str]
 _CHANGES = frozenset({"write", "delete", "admin"})
 _MAY_WAIT = frozenset({"read", "list", "search"})
 """Actions whose request may go ahead before the subjects are known, since nothing is released undecided."""
-
 
 _MOST_REMEMBERED = 20_000
 """Data subjects of one call that are remembered: a stream may last for days."""
@@ -67,6 +67,11 @@ class Guarded:
         self.messages_in = self.messages_out = self.bytes_out = self._answers = 0
 
     @property
+    def case(self) -> Case:
+        """Who calls and what was decided."""
+        return self._case
+
+    @property
     def description(self) -> MethodDescription:
         """What the method reaches; after `open`."""
         if self._method is None:
@@ -88,6 +93,11 @@ class Guarded:
     def expires_at(self) -> float:
         """When the caller's identity, or the exception they claim, lapses, in unix seconds."""
         return self._case.expires_at
+
+    @property
+    def revision(self) -> str | None:
+        """Revision of the policy that decided last."""
+        return self._case.revision
 
     @property
     def free(self) -> bool:
@@ -145,10 +155,10 @@ class Guarded:
         return found if isinstance(found, Final) else None
 
     async def _admit(self, data: bytes) -> bytes | Final:
-        self._still_known()
+        now = self._still_known()
         description = self.description
         parsed = description.request.parse(data)
-        own, now = self._case.identity.own, self._parts.clock()
+        own = self._case.identity.own
         classified = description.request_subjects(self._parts.classifier, parsed, own, now)
         self.span.stage("describe")
         if classified.counts.pending and not self.call.door.sees_answers:
@@ -184,13 +194,13 @@ class Guarded:
             return await self.refuse(error, "response")
 
     async def _release_message(self, data: bytes) -> bytes | Final | None:
-        self._still_known()
+        now = self._still_known()
         description = self.description
         try:
             parsed = description.answer.parse(data)
         except InterceptError as error:
             raise self._unreadable(error) from None
-        own, now = self._case.identity.own, self._parts.clock()
+        own = self._case.identity.own
         classified = description.answer_subjects(self._parts.classifier, parsed, own, now)
         self._answers += 1
         self.span.stage("describe")
@@ -238,7 +248,8 @@ class Guarded:
             return False
         if self.description.server_streaming and perf_counter() >= cover.until:
             return False
-        return set(_seen(classes)) <= set(cover.seen)
+        seen = _seen(classes)
+        return seen == cover.seen or set(seen) <= set(cover.seen)
 
     def _unreadable(self, error: InterceptError) -> EnforceError:
         return EnforceError(
@@ -280,11 +291,13 @@ class Guarded:
         if phase == "request":
             self._ordered = self._ordered.and_(cover.duties)
 
-    def _still_known(self) -> None:
-        """Identify again whoever has lapsed; what was decided about them before covers nothing more. StageError."""
-        if self._parts.clock() >= self._case.expires_at:
+    def _still_known(self) -> float:
+        """Now; identifies again whoever has lapsed, and what was decided about them covers nothing more. StageError."""
+        now = self._parts.clock()
+        if now >= self._case.expires_at:
             self._identify_again()
             self._covers.clear()
+        return now
 
     def _identify_again(self) -> None:
         self._case.identify()
@@ -348,28 +361,39 @@ class Guarded:
         self.messages_out += 1
         self.bytes_out += len(message)
 
-    async def finish_unseen(self, said: Confirmation | None) -> Final:
-        """Write the outcome of a call whose answer went another way, as it was reported; None: by nobody."""
-        if self._case.exposure is not None:
+    def goes_on(self, deadline: float | None) -> None:
+        """The caller acts on what was permitted out of sight, and asks on: what nobody sees of it counts as released."""
+        self.call = self._case.call = replace(self.call, deadline=deadline)
+        if self._case.exposure is not None and not self.call.door.sees_answers:
             self._case.exposure.keep()
-        return await self._case.close(OK, unseen(self.call_id, self.span, said))
+
+    async def cut_short(self, final: Final) -> Final:
+        """Write the outcome of a refusal after the caller went on (`goes_on`)."""
+        shown = self._shown() if self.call.door.sees_answers else None
+        return await self._case.close(final, cut_short(self.call_id, self.span, final.code.name, shown))
+
+    async def finish_unseen(self, said: Confirmation | None) -> Final:
+        """Write the outcome of a call whose answer went another way, as it was reported; None: by nobody.
+
+        Where answers are shown here before they leave, what was shown is recorded, unless the caller says that more
+        left; and unless it says how it ended, everything asked for counts.
+        """
+        self.span.resume()
+        shown = self._shown() if self.call.door.sees_answers else None
+        more = shown is None or (said is not None and beyond(said, shown))
+        if self._case.exposure is not None and (more or said is None):
+            self._case.exposure.keep()
+        ordered = self._ordered.names if shown is None else ()
+        body = unseen(self.call_id, self.span, said, None if more else shown, ordered)
+        return await self._case.close(OK, body)
+
+    def _shown(self) -> Shown:
+        release, messages = self._release, MessageCounts(in_=self.messages_in, out=self.messages_out)
+        return Shown(messages, release.by_class(), release.dropped, release.redacted, self.bytes_out)
 
     async def finish(self, final: Final) -> Final:
         """Write the outcome, before the final status; only once. Without it the call ends UNAVAILABLE."""
-        return await self._case.close(
-            final,
-            OutcomeBody(
-                call_id=self.call_id,
-                status=final.code.name,
-                messages=MessageCounts(in_=self.messages_in, out=self.messages_out),
-                released=self._release.by_class(),
-                dropped=self._release.dropped,
-                redacted=self._release.redacted,
-                bytes_out=self.bytes_out,
-                duration_ms=round((perf_counter() - self.span.started) * 1e3, 3),
-                complete=True,
-            ),
-        )
+        return await self._case.close(final, observed(self.call_id, self.span, final.code.name, self._shown()))
 
 
 def _seen(classes: dict[SubjectKey, SubjectClass]) -> SeenSubjects:

@@ -4,12 +4,13 @@ What every door of this kind keeps to:
 
 * a permit is given only once its decision is recorded at its level;
 * the outcome is written once: at the refusal; as the caller reports it (`reported`); or as `unobserved` when nobody does;
-* what nobody saw counts in full with the ledger;
+* what nobody saw counts in full with the ledger, also when a later question of the same call is refused;
 * where no answer will be seen, data subjects who would show in it are unknown (`Door.sees_answers`).
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, field, replace
+from functools import lru_cache
 
 from sidecar.attributes.entities import EntityDescription
 from sidecar.attributes.messages import Seen
@@ -20,11 +21,11 @@ from sidecar.enforcement.cover import settled
 from sidecar.enforcement.exposure import Wanted, of_request
 from sidecar.enforcement.guarded import Guarded
 from sidecar.enforcement.obligations import Duties
-from sidecar.enforcement.outcomes import Confirmation, refused, unseen
+from sidecar.enforcement.outcomes import Confirmation, cut_short, refused, unseen
 from sidecar.enforcement.parts import Parts
-from sidecar.errors import StageError
+from sidecar.errors import Code, IdentifyError, InterceptError, StageError
 from sidecar.observability.calls import CallSpan
-from sidecar.vocabulary import Phase, SubjectCounts
+from sidecar.vocabulary import Phase, SubjectClass, SubjectCounts
 
 _MAY_WAIT = frozenset({"read", "list", "search"})
 
@@ -34,7 +35,8 @@ class Permit:
     """What may be done. `forward`: the request as it was inspected; None where no message was given.
 
     `obligations` are those of the decision document, merged; the door has declared that they can be met. `metadata` is
-    what the service is to be sent. `expires_at`: unix seconds; nothing is permitted by this after it.
+    what the service is to be sent. `expires_at`: unix seconds; nothing is permitted by this after it. `dropped`: the
+    entity ids asked about whose data subjects a `drop_records` concerns. `revision`: of the policy that permits.
     """
 
     call_id: str
@@ -42,6 +44,14 @@ class Permit:
     obligations: tuple[Mapping[str, object], ...]
     metadata: Metadata
     expires_at: float
+    dropped: Mapping[SubjectClass, tuple[str, ...]] = field(default_factory=dict)
+    revision: str | None = None
+
+
+@lru_cache(maxsize=512)
+def _document(duties: Duties) -> tuple[Mapping[str, object], ...]:
+    """The same duties are ordered call after call: the same tuple for them, which doors may remember."""
+    return duties.document()
 
 
 class MethodInquiry:
@@ -49,36 +59,87 @@ class MethodInquiry:
 
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
         self._guarded = Guarded(parts, call, span, call_id)
-        self.call_id, self._opened = call_id, False
+        self.call_id, self._opened, self._goes_on = call_id, False, False
+
+    @property
+    def call(self) -> Call:
+        """The call as the door handed it over."""
+        return self._guarded.call
+
+    @property
+    def case(self) -> Case:
+        """Who asks; for another inquiry of the same request to adopt."""
+        return self._guarded.case
+
+    @property
+    def answered(self) -> bool:
+        """Whether an answer was released."""
+        return self._guarded.messages_out > 0
+
+    def goes_on(self, deadline: float | None) -> None:
+        """The caller, who has been told of a permit, asks on; `deadline` (monotonic) of what it asks now.
+
+        From here on a refusal does not mean that nothing was done.
+        """
+        self._guarded.span.resume()
+        self._goes_on = True
+        self._guarded.goes_on(deadline)
+
+    def adopt(self, other: Case) -> None:
+        """Take over who asks from another inquiry of the same request, which has just found out."""
+        self._guarded.case.adopt(other)
 
     async def request(self, data: bytes | None) -> Permit | Final:
         """Decide about the request message, or (None) about opening the call. A refusal has its outcome written."""
         guarded = self._guarded
-        refusal: bytes | Final | None = None
-        if not self._opened:
-            refusal = await guarded.open()
-            self._opened = refusal is None
+        refusal: bytes | Final | None = await self._open()
         if refusal is None:
             refusal = await (guarded.admit_nothing() if data is None else guarded.admit(data))
         if isinstance(refusal, Final):
-            return await guarded.finish(refusal)
+            return await self._end(refusal)
         return Permit(
-            call_id=self.call_id, forward=refusal, obligations=guarded.ordered.document(),
-            metadata=guarded.forward_metadata(), expires_at=guarded.expires_at,
+            call_id=self.call_id, forward=refusal, obligations=_document(guarded.ordered),
+            metadata=guarded.forward_metadata(), expires_at=guarded.expires_at, revision=guarded.revision,
         )  # fmt: skip
+
+    async def decline(self, error: StageError) -> Final:
+        """As `refuse`, once the caller and the method are known: who and what go first in the record."""
+        refusal = await self._open()
+        return await self._end(refusal or await self._guarded.refuse(error))
+
+    async def _open(self) -> Final | None:
+        if self._guarded.case.closed:
+            return await self._guarded.refuse(InterceptError("the call has ended"))
+        if self._opened:
+            return None
+        refusal = await self._guarded.open()
+        self._opened = refusal is None
+        return refusal
 
     async def answer(self, data: bytes) -> bytes | Final | None:
         """Decide about an answer: what of it may be released, None where nothing may. A refusal ends the inquiry."""
-        released = await self._guarded.release(data)
+        ended = await self._open() if self._guarded.case.closed else None
+        released = await self._guarded.release(data) if ended is None else ended
         if isinstance(released, Final):
-            return await self._guarded.finish(released)
+            return await self._end(released)
         if released is not None:
             self._guarded.sent(released)
         return released
 
     async def seen(self, final: Final) -> Final:
         """The call has ended like this, and every answer has come through `answer`."""
+        return await self._end(final)
+
+    async def gone(self, final: Final) -> Final:
+        """Nobody was told of the permit: nothing came of it."""
         return await self._guarded.finish(final)
+
+    async def refuse(self, error: StageError) -> Final:
+        """Record a refusal of the door's own, and the outcome."""
+        return await self._end(await self._guarded.refuse(error))
+
+    async def _end(self, final: Final) -> Final:
+        return await (self._guarded.cut_short(final) if self._goes_on else self._guarded.finish(final))
 
     async def confirm(self, said: Confirmation) -> Final:
         """The caller reports how it ended."""
@@ -95,9 +156,39 @@ class EntityInquiry:
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
         self._case = Case(parts, call, span, call_id)
         self._parts, self.call_id = parts, call_id
-        self._known = False
+        self._known, self._service, self._goes_on = False, "", False
         self._duties = Duties.none()
         self._questions = 0
+
+    @property
+    def call(self) -> Call:
+        """The call as the door handed it over."""
+        return self._case.call
+
+    @property
+    def case(self) -> Case:
+        """Who asks; for another inquiry of the same request to adopt."""
+        return self._case
+
+    def adopt(self, other: Case) -> None:
+        """Take over who asks from another inquiry of the same request, which has just found out."""
+        self._case.adopt(other)
+
+    def goes_on(self, deadline: float | None) -> None:
+        """As `MethodInquiry.goes_on`."""
+        case = self._case
+        case.span.resume()
+        case.call, self._goes_on = replace(case.call, deadline=deadline), True
+        if case.exposure is not None:
+            case.exposure.keep()
+
+    async def misused(self, error: StageError) -> Final:
+        """Record what a workload did wrong before anybody could be asked for whom; or that nobody knows the workload."""
+        try:
+            self._case.identify_workload()
+        except StageError as unknown:
+            error = unknown
+        return await self.refuse(error)
 
     async def identify(self) -> Final | None:
         """Who asks, and what they claim. None, or the recorded refusal with its outcome."""
@@ -119,16 +210,12 @@ class EntityInquiry:
         """Decide about entities with these ids; none: about some of the type. StageErrors are refusals here.
 
         `pending`: which they are shows only later, and then is asked about (phase `response`); believed only of a door
-        that sees answers.
+        that sees answers. Whoever has lapsed since the last question is identified again; claims are looked up again
+        for another service, whose authorizations and attestations are others.
         """
         case = self._case
         try:
-            if not self._known:
-                case.identify()
-            case.describe_as(described)
-            if not self._known:
-                case.claim()
-            self._known = True
+            self._asked_by(described)
             classified = self._classified(described, ids, pending=pending and phase == "request")
             seen = [(kind, name, class_) for (kind, name), class_ in classified.classes.items()]
             found = await case.decide(phase, classified.counts, None, seen, self._wanted(described, classified))
@@ -139,9 +226,14 @@ class EntityInquiry:
         self._questions += 1
         self._duties = self._duties.and_(found.duties)
         return Permit(
-            call_id=self.call_id, forward=None, obligations=self._duties.document(),
-            metadata=case.forward_metadata(), expires_at=case.expires_at,
+            call_id=self.call_id, forward=None, obligations=_document(self._duties),
+            metadata=case.forward_metadata(), expires_at=case.expires_at, revision=case.revision,
+            dropped={class_: tuple([one for _, one, of in seen if of == class_]) for class_ in self._duties.drop},
         )  # fmt: skip
+
+    async def gone(self, final: Final) -> Final:
+        """Nobody was told of the permit: nothing came of it."""
+        return await self._end(final)
 
     async def confirm(self, said: Confirmation) -> Final:
         """The caller reports how it ended."""
@@ -151,11 +243,25 @@ class EntityInquiry:
         """Nobody reports how it ended."""
         return await self._unseen(None)
 
+    def _asked_by(self, described: EntityDescription) -> None:
+        case, service = self._case, described.action.service or ""
+        if case.exposure is not None and service != self._service:
+            raise InterceptError("a call concerns one service: ask about another in a call of its own")
+        lapsed = self._known and self._parts.clock() >= case.expires_at
+        if lapsed or not self._known:
+            case.identify()
+        case.describe_as(described)
+        if lapsed or not self._known or case.claimed_for != service:
+            case.claim()
+        if self._parts.clock() >= case.expires_at:
+            raise IdentifyError("the caller's identity has lapsed", code=Code.PERMISSION_DENIED)
+        self._known, self._service = True, service
+
     def _classified(self, described: EntityDescription, ids: Sequence[str], *, pending: bool) -> Classified:
         case, parts = self._case, self._parts
         if described.subject is None:
             return Classified(counts=SubjectCounts(), classes={})
-        seen = [Seen(described.subject, one) for one in ids]
+        seen = [Seen(described.subject, one) for one in dict.fromkeys(ids)]  # one named twice is one
         waits = pending and not ids and described.action.name in _MAY_WAIT
         classified = parts.classifier.classify(
             seen, case.identity.own, parts.clock(), unnamed=0 if ids or waits else 1, pending=waits
@@ -168,9 +274,11 @@ class EntityInquiry:
         return lambda: of_request(described, None, classified.classes, max(0, classified.counts.unknown - named), label)
 
     async def _end(self, final: Final) -> Final:
-        return await self._case.close(final, refused(self.call_id, self._case.span, final.code.name))
+        end = cut_short(self.call_id, self._case.span, final.code.name, None) if self._goes_on else None
+        return await self._case.close(final, end or refused(self.call_id, self._case.span, final.code.name))
 
     async def _unseen(self, said: Confirmation | None) -> Final:
+        self._case.span.resume()
         if self._case.exposure is not None:
             self._case.exposure.keep()
-        return await self._case.close(OK, unseen(self.call_id, self._case.span, said))
+        return await self._case.close(OK, unseen(self.call_id, self._case.span, said, ordered=self._duties.names))

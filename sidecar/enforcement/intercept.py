@@ -114,9 +114,7 @@ class ProxyHandler(grpc.GenericRpcHandler):
     async def _stream(self, method: str, context: Context) -> None:
         requests, answer = _Requests(context), _Answer(context)
         try:
-            final = await self._enforcement.stream(
-                call_of(method, context, self._peers, self._door), requests, answer
-            )
+            final = await self._enforcement.stream(call_of(method, context, self._peers, self._door), requests, answer)
         except asyncio.CancelledError as error:
             if _caller_has_gone() or answer.lost or requests.lost:
                 raise

@@ -14,12 +14,23 @@ import grpc
 
 from sidecar.enforcement.certificates import ReloadingCertificate, ServerTls
 from sidecar.enforcement.peer import CertificatePeer, NamedPeer, PeerReader, UnverifiedPeer
-from sidecar.enforcement.sockets import SOCKET_MODE, free_path, is_loopback, is_unix
+from sidecar.enforcement.sockets import (
+    SOCKET_MODE,
+    connections,
+    free_path,
+    is_loopback,
+    is_unix,
+    point_to,
+    stop_accepting,
+)
 from sidecar.enforcement.transport import Limits, OperatorLog
 from sidecar.errors import ConfigurationError
 
 WATCH_SECONDS = 0.1
 DRAIN_SECONDS = 60.0
+_AGE_VARIES = 1.1
+"""gRPC varies the age of connections by a tenth, so that they do not all reconnect at once (gRFC A9)."""
+_MOVE_SECONDS = 1.0
 
 Handlers = Sequence[grpc.GenericRpcHandler]
 
@@ -89,6 +100,8 @@ class Listener:
         self._worker, self._share_port = worker, share_port
         self._certificate = None if listen.tls is None else ReloadingCertificate(listen.tls, log, clock)
         self._server: grpc.aio.Server | None = None
+        self._stopping: grpc.aio.Server | None = None
+        self._leaving = False
         self._watcher: asyncio.Task[None] | None = None
         self._retired: set[asyncio.Task[None]] = set()
         self._bound = listen.address
@@ -103,15 +116,32 @@ class Listener:
         self._server = await self._serve()
         self._watcher = asyncio.create_task(self._watch())
 
+    async def leave(self) -> None:
+        """Take no new connections, and wait until those that are open have moved to another worker: no call is lost.
+
+        Each is asked to once it is `Limits.connection_age` old, and may end what it has under way; `stop` comes after.
+        On a Unix socket, callers of `worker-N` find the new worker when they reconnect.
+        """
+        self._leaving = True
+        if not is_unix(self._bound):
+            stop_accepting(self._bound)
+        waited, longest = 0.0, self._limits.connection_age * _AGE_VARIES + _MOVE_SECONDS
+        while waited < longest and await asyncio.to_thread(connections, self._bound) > 0:
+            await asyncio.sleep(WATCH_SECONDS)
+            waited += WATCH_SECONDS
+
     async def stop(self, grace: float) -> None:
-        """Take no new calls; calls under way have `grace` seconds, then they are cancelled. Idempotent."""
+        """Take no new calls; calls under way have `grace` seconds, then they are cancelled.
+
+        Idempotent; called again with less grace, the lesser one counts.
+        """
         if self._watcher is not None:
             self._watcher.cancel()
             await asyncio.gather(self._watcher, return_exceptions=True)
             self._watcher = None
-        server, self._server = self._server, None
-        if server is not None:
-            await server.stop(grace)
+        self._stopping, self._server = self._server or self._stopping, None
+        if self._stopping is not None:
+            await self._stopping.stop(grace)
         for task in self._retired:
             task.cancel()
         await asyncio.gather(*self._retired, return_exceptions=True)
@@ -131,6 +161,8 @@ class Listener:
             host, _, asked = self._bound.rpartition(":")
             self._bound = f"{host}:{self._bind(server, f'{host}:{asked}')}"
         await server.start()
+        if is_unix(self._bound):
+            point_to(Path(self._bound.removeprefix("unix:")), self._worker)
         return server
 
     def _bind(self, server: grpc.aio.Server, address: str) -> int:
@@ -146,7 +178,7 @@ class Listener:
 
     async def _watch(self) -> None:
         """Put a new server in the place of one that has stopped by itself."""
-        while self._server is not None:
+        while self._server is not None and not self._leaving:
             try:
                 await self._server.wait_for_termination(WATCH_SECONDS)
             except Exception as error:  # noqa: BLE001 - whatever stopped it, callers must be served

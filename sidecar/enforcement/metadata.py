@@ -1,7 +1,8 @@
 """Which metadata crosses the sidecar, either way (gRPC over HTTP/2, "Custom-Metadata"; RFC 9110 section 7.6.1).
 
 A value that gRPC cannot carry (outside printable ASCII, keys without `-bin`) is dropped: whoever needed it is then
-refused for lack of it, in the ordinary and recorded way.
+refused for lack of it, in the ordinary and recorded way. Of `authorization` an empty value stays instead: without it, a
+bad token would be as good as none, and a workload that may act alone would act on whatever word it passed on.
 """
 
 from collections.abc import Iterable
@@ -13,13 +14,20 @@ INPUTS = frozenset({
 })  # fmt: skip
 """The words of the sidecar's own that a caller may say."""
 OWN = "x-customhouse-"
+_IDENTITY = "authorization"
 DETAILS = "grpc-status-details-bin"
 _HOP = frozenset({
     "connection", "keep-alive", "proxy-connection", "proxy-authenticate", "proxy-authorization", "te", "trailer",
     "transfer-encoding", "upgrade", "http2-settings", "host", "content-type", "content-length", "user-agent",
 })  # fmt: skip
 """Of one connection only, or written anew by the transport for each side."""
-_FORGED = frozenset({"x-forwarded-client-cert"})
+_FORGED = frozenset({
+    "x-forwarded-client-cert", "x_forwarded_client_cert",
+    "x-http-method-override", "x-http-method", "x-method-override", "x-original-url", "x-rewrite-url",
+})  # fmt: skip
+"""What would make a service believe in another caller, or take the request for another than the one decided about."""
+_OURS = "customhouse"
+"""Stands in every key that begins with `OWN`, also where it is spelt with `_`, which gateways (CGI, WSGI) take for `-`."""
 _DROPPED = _HOP | _FORGED
 
 Pairs = Iterable[tuple[str, str | bytes]]
@@ -28,12 +36,12 @@ Pairs = Iterable[tuple[str, str | bytes]]
 def from_caller(pairs: Pairs) -> Metadata:
     """What of a caller's metadata the enforcement point sees, in order; repeated keys stay repeated."""
     return tuple([
-        (key, value)
+        (key, value if carried else "")
         for key, value in pairs
         if key not in _DROPPED
         and not key.startswith("grpc-")
-        and (not key.startswith(OWN) or key in INPUTS)
-        and _carries(value)
+        and (_OURS not in key or key in INPUTS)
+        and ((carried := _carries(value)) or key == _IDENTITY)
     ])  # fmt: skip
 
 

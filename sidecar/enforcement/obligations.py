@@ -14,11 +14,9 @@
 """
 
 from collections.abc import Iterable
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
-from google.protobuf.message import Message
-
-from sidecar.attributes.messages import MalformedMessageError, ParsedMessage
+from sidecar.attributes.messages import MalformedMessageError, ParsedMessage, encode
 from sidecar.attributes.presence import inventory
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement.editor import Editor, Orders
@@ -41,6 +39,7 @@ from sidecar.vocabulary import (
 )
 
 __all__ = ["Duties", "Release", "admitted"]
+_MOST_ORDERS = 256
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -57,6 +56,10 @@ class Duties:
     limit: int | None = None
     durability: Level | None = None
     recheck: int | None = None
+    _made: dict[tuple[bool, frozenset[str], frozenset[str]], Orders] = field(
+        default_factory=dict, init=False, repr=False, compare=False
+    )
+    """Orders already worked out: a decision's duties are the same object call after call (`prepared`)."""
 
     @staticmethod
     def none() -> "Duties":
@@ -82,6 +85,13 @@ class Duties:
     def content(self) -> bool:
         """Whether anything here changes answers."""
         return bool(self.redact or self.mask or self.drop) or self.limit is not None
+
+    @property
+    def names(self) -> tuple[str, ...]:
+        """Of the obligations that change answers."""
+        asked = (("redact_fields", self.redact), ("mask_fields", self.mask), ("drop_records", self.drop),
+                 ("limit_records", self.limit is not None))  # fmt: skip
+        return tuple([name for name, one in asked if one])
 
     def and_(self, other: "Duties | None") -> "Duties":
         """Both at once."""
@@ -131,24 +141,30 @@ class Duties:
         try:
             if not self.content and not parsed.unclassified and not parsed.payloads:
                 units, outside = inventory(source, parsed.message)
-                out: bytes | None = _encode(parsed.message)
+                out: bytes | None = parsed.data if parsed.exact else encode(parsed.message)
             else:
-                edited = Editor(source, self._orders(unclassified_covered, source.described | decided), classes, state)
-                message, _, units, outside = edited.run(parsed, loose)
-                out = None if message is None else _encode(message)
+                orders = self._orders(unclassified_covered, source.described, decided)
+                message, _, units, outside = Editor(source, orders, classes, state).run(parsed, loose)
+                out = None if message is None else encode(message)
         except UnicodeDecodeError:
             raise MalformedMessageError(f"the message holds a map key that is not UTF-8 ({parsed.plan.name})") from None
         state.units(units, classes)
         state.loose(outside, loose)
         return parsed.data if out == parsed.data else out
 
-    def _orders(self, covered: bool, allowed: frozenset[str]) -> Orders:
+    def _orders(self, covered: bool, described: frozenset[str], decided: frozenset[str]) -> Orders:
+        kept = self._made.get((covered, described, decided))
+        if kept is not None:
+            return kept
         named = self.redact | self.mask
-        return Orders(
-            redact=self.redact, mask=self.mask, drop=self.drop, limit=self.limit, allowed=allowed,
+        orders = Orders(
+            redact=self.redact, mask=self.mask, drop=self.drop, limit=self.limit, allowed=described | decided,
             covered=covered and UNCLASSIFIED not in named,
             by_path=bool(named) and not named <= _CATEGORIES,
         )  # fmt: skip
+        if len(self._made) < _MOST_ORDERS:
+            self._made[covered, described, decided] = orders
+        return orders
 
 
 def admitted(parsed: ParsedMessage, *, unclassified_covered: bool, decided: frozenset[str] = frozenset()) -> bytes:
@@ -159,16 +175,11 @@ def admitted(parsed: ParsedMessage, *, unclassified_covered: bool, decided: froz
     `unclassified` is covered. `decided` as in `Duties.apply`.
     """
     if not parsed.unclassified and not parsed.payloads:
-        return _encode(parsed.message)
+        return parsed.data if parsed.exact else encode(parsed.message)
     source = parsed.source
-    orders = _NONE._orders(unclassified_covered, source.described | decided)  # noqa: SLF001 - of this very module
+    orders = _NONE._orders(unclassified_covered, source.described, decided)  # noqa: SLF001 - of this very module
     message = Editor(source, orders, {}, Release()).run(parsed, "unknown").message
-    return b"" if message is None else _encode(message)
-
-
-def _encode(message: Message) -> bytes:
-    """Deterministic, and without a check for required fields, which an obligation may have cleared."""
-    return message.SerializePartialToString(deterministic=True)
+    return b"" if message is None else encode(message)
 
 
 def _duty(one: KnownObligation) -> Duties:

@@ -1,7 +1,7 @@
 """What an enforcement point is made of, and the ports through which it decides, records and forwards."""
 
 from collections.abc import Callable, Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Protocol
 
 from sidecar.attributes.resource import Classifier, Describer
@@ -11,6 +11,7 @@ from sidecar.enforcement.circumstances import Circumstances
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.exposure import Exposures
 from sidecar.enforcement.prepared import Preparations
+from sidecar.enforcement.questions import Questions
 from sidecar.errors import StageError
 from sidecar.observability.calls import CallObserver
 from sidecar.record import OutcomeBody, PolicyRef
@@ -89,3 +90,4 @@ class Parts:
     clock: Callable[[], float]
     new_id: Callable[[], str]
     exposures: Exposures | None = None
+    questions: Questions = field(default_factory=Questions)

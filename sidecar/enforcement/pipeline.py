@@ -13,6 +13,7 @@ from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Metadata,
 from sidecar.enforcement.guarded import Guarded
 from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
 from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.rehearsal import Search, knows
 from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
 from sidecar.errors import Code, ForwardError, IdentifyError
 from sidecar.observability.calls import CallSpan
@@ -37,6 +38,10 @@ class EnforcementPoint:
         """Policy, directory or index has changed: every open stream is decided again."""
         self._streams.reconsider()
 
+    def dismiss(self) -> None:
+        """The sidecar stops: end the streams that are still open with UNAVAILABLE, so that their callers call again."""
+        self._streams.dismiss()
+
     async def watch(self) -> None:
         """Decide open streams again when they are due. Runs until cancelled."""
         await self._streams.watch()
@@ -49,6 +54,10 @@ class EnforcementPoint:
             self._parts.report(error)
             return False
 
+    def workload(self, peer: Peer) -> str:
+        """The registered id of the workload at the other end. IdentifyError where there is none, or it is revoked."""
+        return self._parts.identifier.calling(peer.identities, self._parts.clock()).workload or ""
+
     def inquire(self, call: Call) -> MethodInquiry:
         """Ask about a call of a described method that goes another way."""
         return MethodInquiry(self._parts, *self._begun(call))
@@ -56,6 +65,14 @@ class EnforcementPoint:
     def inquire_entity(self, call: Call) -> EntityInquiry:
         """Ask about actions on entities of described types."""
         return EntityInquiry(self._parts, *self._begun(call))
+
+    def search(self, call: Call) -> Search:
+        """Ask what would be permitted, in one record, without reaching anything."""
+        return Search(self._parts, *self._begun(call))
+
+    async def knows(self, call: Call) -> Final | None:
+        """None when the caller is who they say; otherwise what they would be told. Unrecorded: it gives no access."""
+        return await knows(self._parts, call)
 
     async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
         """A whole unary call. Whatever it raises (CancelledError, or a fault of ours), the outcome has been written.
@@ -67,7 +84,7 @@ class EnforcementPoint:
             reply = await self._unary(guarded, request, upstream or self._parts.upstream)
             final = await guarded.finish(reply.final)
         except BaseException as error:
-            await guarded.finish(_given_up(call, error))
+            await guarded.finish(given_up(call, error))
             raise
         headers = (*reply.headers, (CALL_ID, guarded.call_id))
         return Reply(message=reply.message if final.code is Code.OK else None, headers=headers, final=final)
@@ -112,7 +129,7 @@ class EnforcementPoint:
                 )
             return await guarded.finish(final)
         except BaseException as error:
-            await guarded.finish(_given_up(call, error))
+            await guarded.finish(given_up(call, error))
             raise
 
     async def _reflection(
@@ -147,7 +164,8 @@ def _remaining(call: Call) -> float | None:
     return None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
 
 
-def _given_up(call: Call, why: BaseException) -> Final:
+def given_up(call: Call, why: BaseException) -> Final:
+    """How a call ends whose caller has gone, or whose handling failed."""
     if not isinstance(why, asyncio.CancelledError):
         return Final(code=Code.UNAVAILABLE, message="the sidecar failed")
     late = call.deadline is not None and time.monotonic() >= call.deadline - _CLOCKS_DIFFER

@@ -16,29 +16,39 @@ from sidecar.record import ObligationMet
 from sidecar.vocabulary import AnyObligation, Decision, UnknownObligation
 
 MAX_KEPT = 4096
+_BY_EXCEPTION = "exception"
+"""The code among a permit's reasons when an exception stood in for what the rules deny."""
 _encode = msgspec.json.Encoder().encode
 
 
 @dataclass(frozen=True, slots=True)
 class Prepared:
-    """A decision as it is enforced and recorded. `error`: why this door could not meet a permit, now a deny."""
+    """A decision as it is enforced and recorded. `error`: why this door could not meet a permit, now a deny.
+
+    `by_exception`: an exception stood in for what the rules deny. `effect` and `reason` (its first code): for metrics.
+    """
 
     decision: Decision
     duties: Duties
     encoded: msgspec.Raw
     obligations: tuple[ObligationMet, ...]
-    error: EnforceError | None = None
+    error: EnforceError | None
+    permits: bool
+    by_exception: bool
+    effect: str
+    reason: str
 
 
 class Preparations:
     """Prepares decisions for doors, and remembers those it has seen. One event loop."""
 
     def __init__(self) -> None:
-        self._kept: dict[tuple[int, str], tuple[Decision, Prepared]] = {}
+        self._kept: dict[tuple[int, frozenset[str]], tuple[Decision, Prepared]] = {}
 
     def of(self, decision: Decision, door: Door) -> Prepared:
         """The decision, prepared. A permit that the door cannot fulfil becomes a deny `obligation_unfulfillable`."""
-        key = (id(decision), door.name)
+        # By what the door fulfils: one door may promise more to one caller than to another.
+        key = (id(decision), door.fulfils)
         kept = self._kept.get(key)
         if kept is not None and kept[0] is decision:
             return kept[1]
@@ -63,7 +73,11 @@ def prepare(decision: Decision, door: Door) -> Prepared:
 
 def _prepared(decision: Decision, duties: Duties, error: EnforceError | None) -> Prepared:
     met = tuple(ObligationMet(id=_name(one), met=decision.permits) for one in decision.obligations)
-    return Prepared(decision, duties, msgspec.Raw(_encode(decision)), met, error)
+    by_exception = any(one.code == _BY_EXCEPTION for one in decision.reasons)
+    return Prepared(
+        decision, duties, msgspec.Raw(_encode(decision)), met, error, decision.permits, by_exception,
+        str(decision.effect), decision.reasons[0].code if decision.reasons else "",
+    )  # fmt: skip
 
 
 def _name(obligation: AnyObligation) -> str:

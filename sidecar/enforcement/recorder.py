@@ -14,12 +14,12 @@ from typing import Protocol
 from sidecar.enforcement.bodies import decision_bodies
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.periods import PeriodKey
+from sidecar.enforcement.stencils import Stencils
 from sidecar.errors import RecordError
 from sidecar.record import EventBody, OutcomeBody, RecordFormatError, RecordType, encode_body, encode_digest
 from sidecar.spool.epoch import RandomPool
 from sidecar.spool.log import Spool
 from sidecar.spool.slot import Draft
-from sidecar.spool.unfinished import permits
 from sidecar.vocabulary import Level, ReasonCode
 
 Details = dict[str, str | int | bool | list[str] | None]
@@ -54,6 +54,8 @@ class SpoolRecorder:
         self._now = now
         self._monotonic = monotonic
         self._random = random or RandomPool()
+        self._stencils = Stencils()
+        self._stamps = Stamps()
         self._heartbeat = heartbeat
         if now().utcoffset() != timedelta(0):
             raise ValueError("the recorder's clock is not in UTC")
@@ -104,7 +106,7 @@ class SpoolRecorder:
 
         Returns once `entry.level` is reached; RecordError when it is not, or not before `entry.deadline`.
         """
-        seq = self._append_decision(entry)
+        seq = self._append(entry)
         if entry.level != "written":
             await self._reach(seq, entry.level, entry.deadline)
 
@@ -116,44 +118,45 @@ class SpoolRecorder:
         """
         if level == "acknowledged":
             raise ValueError("an outcome is at most committed: the call has ended")
-        draft = Draft("outcome", self._time(), body.call_id, self._fitting(body))
-        await self._write(draft, level)
+        seq = self._write(Draft("outcome", self._stamps.of(self._now()), body.call_id, self._fitting(body)))
+        if level != "written":
+            await self._reach(seq, level, None)
 
     async def event(self, type: RecordType, details: Details, level: Level = "committed") -> None:  # noqa: A002 - the field's name
         """Record something that is no call. Owed like an outcome when the disk does not take it now."""
-        await self._write(self._event(type, details), level)
+        seq = self._write(self._event(type, details))
+        if level != "written":
+            await self._reach(seq, level, None)
 
-    def _append_decision(self, entry: DecisionEntry) -> int:
+    def _append(self, entry: DecisionEntry) -> int:
         now = self._now()
-        opens = permits(entry.decision)
+        stencil = self._stencils.of(entry)
         key = self._keys.current(now)
-        if key is None and (opens or entry.subjects):
+        if key is None and (stencil.opens or entry.subjects):
             raise self._refusal(
                 "no period key for now: nothing can be recorded. Check `oversight.keys` and the key service"
             )
         try:
-            bodies = decision_bodies(entry, key, self._random)
+            bodies = decision_bodies(entry, key, self._random, stencil)
         except RecordFormatError as error:
             raise self._refusal(
                 f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}"
             ) from None
         if self._owed:
             self._settle()
-        stamp = _stamp(now)
+        stamp = self._stamps.of(now)
         return self._spool.append(
-            [Draft("decision", stamp, entry.call_id, body, openings, opens) for body, openings in bodies]
+            [Draft("decision", stamp, entry.call_id, body, openings, stencil.opens) for body, openings in bodies]
         )
 
-    async def _write(self, draft: Draft, level: Level) -> None:
+    def _write(self, draft: Draft) -> int:
         try:
             if self._owed:
                 self._settle()
-            seq = self._spool.append([draft], spare=True)
+            return self._spool.append([draft], spare=True)
         except RecordError:
             self._owed.append(draft)
             raise
-        if level != "written":
-            await self._reach(seq, level, None)
 
     def _settle(self) -> None:
         """Write what is owed, oldest first; RecordError when the disk still says no."""
@@ -193,7 +196,7 @@ class SpoolRecorder:
                 continue  # the spool keeps the reason in `last_error`; a missing heartbeat is seen by the store
 
     def _event(self, kind: RecordType, details: Details) -> Draft:
-        return Draft(kind, self._time(), None, self._fitting(EventBody(type=kind, details=details)))
+        return Draft(kind, self._stamps.of(self._now()), None, self._fitting(EventBody(type=kind, details=details)))
 
     def _fitting(self, body: OutcomeBody | EventBody) -> bytes:
         try:
@@ -201,14 +204,23 @@ class SpoolRecorder:
         except RecordFormatError as error:
             raise self._refusal(f"a record of type {body.type} cannot be written: {error}") from None
 
-    def _time(self) -> str:
-        return _stamp(self._now())
-
     @staticmethod
     def _refusal(operator: str) -> RecordError:
         return RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE, operator=operator)
 
 
-def _stamp(now: datetime) -> str:
-    """RFC 3339 in UTC with microseconds."""
-    return now.isoformat("T", "microseconds")[:26] + "Z"
+class Stamps:
+    """RFC 3339 in UTC with microseconds. What does not change within a second is kept from the last time."""
+
+    __slots__ = ("_second", "_text")
+
+    def __init__(self) -> None:
+        self._second: tuple[int, ...] = ()
+        self._text = ""
+
+    def of(self, now: datetime) -> str:
+        """The text of an instant, which is in UTC."""
+        second = (now.second, now.minute, now.hour, now.day, now.month, now.year)
+        if second != self._second:
+            self._second, self._text = second, now.isoformat("T", "seconds")[:19]
+        return f"{self._text}.{now.microsecond:06d}Z"

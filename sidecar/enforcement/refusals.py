@@ -10,6 +10,16 @@ SCHEMA = Decision(
     reasons=(Reason(code="schema", message="schemas hold no personal data", rule="sidecar/reflection"),),
 )
 """What is recorded when an identified caller reads schemas."""
+SEARCH = Decision(
+    effect=Effect.PERMIT,
+    reasons=(Reason(code="search", message="who or what may is told, nothing is reached", rule="sidecar/search"),),
+)
+"""What is recorded when an identified caller searches for what would be permitted."""
+ASKED_FOR = Decision(
+    effect=Effect.PERMIT,
+    reasons=(Reason(code="access_request", message="an exception is asked for, or no more", rule="sidecar/request"),),
+)
+"""What is recorded when an identified caller asks for an exception, or takes that back."""
 RETRY_SECONDS = 1.0
 _ORDER = {code: place for place, code in enumerate(ReasonCode)}
 _BY_STAGE = {

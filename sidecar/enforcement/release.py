@@ -8,6 +8,7 @@ from sidecar.record import Released, ReleasedByClass
 from sidecar.vocabulary import SubjectClass
 
 Classes = Mapping[tuple[str, str], SubjectClass]
+_NOTHING = Released()
 _WEIGHT: Mapping[SubjectClass, int] = {"non_us": 0, "unknown": 1, "us": 2}
 
 
@@ -51,7 +52,8 @@ class Release:
         for ids, categories in units:
             self.records += 1
             self.subjects.update(ids)
-            self._add(weightiest(classes_of(ids, classes)), categories)
+            single = len(ids) == 1
+            self._add(classes.get(ids[0], "unknown") if single else weightiest(classes_of(ids, classes)), categories)
 
     def loose(self, categories: set[str], class_: SubjectClass) -> None:
         """Count what stands outside any record, if it is about somebody at all: one record of this class."""
@@ -71,8 +73,10 @@ class Release:
         )
 
     def _released(self, class_: SubjectClass) -> Released:
+        if class_ not in self._records:
+            return _NOTHING
         by_category = self._categories.get(class_, {})
-        return Released(records=self._records.get(class_, 0), by_category=dict(sorted(by_category.items())))
+        return Released(records=self._records[class_], by_category=dict(sorted(by_category.items())))
 
     def _add(self, class_: SubjectClass, categories: Iterable[str]) -> None:
         self._records[class_] = self._records.get(class_, 0) + 1

@@ -5,6 +5,7 @@ generation has a path of its own, chosen and bound under a lock on the directory
 nobody answers on it.
 """
 
+import contextlib
 import errno
 import fcntl
 import ipaddress
@@ -76,6 +77,59 @@ def free_path(directory: Path, worker: int) -> Iterator[Path]:
         yield _first_free(directory, worker)
     finally:
         os.close(lock)
+
+
+def stop_accepting(address: str) -> int:
+    """No listening TCP socket of this process at this host:port takes another connection; how many there were.
+
+    gRPC has no way to stop listening but to stop serving, which cancels calls that are just arriving. A listening socket
+    that is shut down is no longer among those to which the kernel deals out connections; what is open stays open.
+    """
+    found = 0
+    for one in _own_sockets(address):
+        if one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN):
+            one.shutdown(socket.SHUT_RD)
+            found += 1
+    return found
+
+
+def connections(address: str) -> int:
+    """Connections to host:port or unix:PATH that this process has open, those whose handshake is not over included."""
+    return sum(_has_peer(one) for one in _own_sockets(address))
+
+
+def _has_peer(one: socket.socket) -> bool:
+    try:
+        one.getpeername()
+    except OSError:
+        return False  # it listens, or did, or the peer has gone
+    return True
+
+
+def _own_sockets(address: str) -> Iterator[socket.socket]:
+    """This process's sockets at this address of its own. gRPC does not show them, the kernel does."""
+    place = address.removeprefix("unix:") if is_unix(address) else int(address.rpartition(":")[2])
+    family = (socket.AF_UNIX,) if is_unix(address) else (socket.AF_INET, socket.AF_INET6)
+    for entry in Path("/proc/self/fd").iterdir():
+        try:
+            one = socket.socket(fileno=os.dup(int(entry.name)))
+        except OSError:
+            continue  # not a socket, or closed meanwhile
+        with one, contextlib.suppress(OSError):
+            own = one.getsockname() if one.family in family and one.type == socket.SOCK_STREAM else None
+            if own == place or (isinstance(own, tuple) and own[1] == place):
+                yield one
+
+
+def point_to(path: Path, worker: int) -> None:
+    """Let `worker-N` in the sockets' directory lead to this socket: the newest generation of that worker.
+
+    A caller that connects to it finds the new worker after a reload, whatever the name of its socket is.
+    """
+    beside = path.with_name(f".worker-{worker}.new")
+    beside.unlink(missing_ok=True)
+    beside.symlink_to(path.name)
+    beside.replace(path.with_name(f"worker-{worker}"))
 
 
 def _first_free(directory: Path, worker: int) -> Path:

@@ -15,6 +15,7 @@ from sidecar.enforcement.guarded import Guarded
 from sidecar.errors import Code, DecideError, ForwardError
 
 TICK_SECONDS = 0.25
+_STOPPING = ForwardError("the sidecar is stopping; call again")
 
 
 class _Open:
@@ -73,6 +74,11 @@ class OpenStreams:
             one.wanted += 1
             one.due = 0.0
         self._changed.set()
+
+    def dismiss(self) -> None:
+        """The sidecar stops: end what is still open with a status that says so, and that calling again helps."""
+        for one in self._open:
+            one.end(refusals.failed(_STOPPING, one.guarded.call_id))
 
     async def watch(self) -> None:
         """Recheck what is due, every quarter of a second and at every change."""

@@ -14,8 +14,9 @@ from typing import TypeVar
 
 import grpc
 
+from sidecar import pem
 from sidecar.enforcement import rich_status
-from sidecar.enforcement.call import Final, Metadata, Reply
+from sidecar.enforcement.call import Exchange, Final, Metadata, Reply
 from sidecar.enforcement.metadata import Pairs, from_upstream
 from sidecar.enforcement.transport import Limits, Options
 from sidecar.errors import Code, ConfigurationError, ForwardError
@@ -58,11 +59,13 @@ class ClientTls:
     server_name: str | None = None
 
     def read(self) -> tuple[bytes, bytes | None, bytes | None]:
-        """Contents of ca, cert and key. ConfigurationError names the file that cannot be read."""
+        """Contents of ca, cert and key. ConfigurationError names the file that cannot be used."""
         if (self.cert is None) != (self.key is None):
             raise ConfigurationError("cert and key go together", where="upstream.tls", fix="Give both, or neither.")
-        cert = None if self.cert is None else _pem(self.cert)
-        return _pem(self.ca), cert, None if self.key is None else _pem(self.key)
+        if self.cert is None or self.key is None:
+            return _pem(self.ca), None, None
+        # Checked here too: while two files are being replaced they may not belong together.
+        return _pem(self.ca), *pem.pair(self.cert, self.key)
 
 
 def _pem(path: Path) -> bytes:
@@ -174,6 +177,28 @@ class GrpcUpstream:
             task.cancel()
         await asyncio.gather(*self._retired, return_exceptions=True)
         await self._link.channel.close()
+
+
+class NoUpstream:
+    """Where nothing is forwarded by this sidecar itself. Every call is ForwardError."""
+
+    async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:
+        """Nobody to call."""
+        del message, metadata, timeout
+        raise _nowhere(method)
+
+    def open(self, method: str, metadata: Metadata, timeout: float | None) -> Exchange:
+        """Nobody to call."""
+        del metadata, timeout
+        raise _nowhere(method)
+
+    def reduced(self, final: Final) -> Final:
+        """See `rich_status.reduced`."""
+        return rich_status.reduced(final)
+
+
+def _nowhere(method: str) -> ForwardError:
+    return ForwardError("nothing is forwarded here", operator=f"{method}: the settings name no upstream.address")
 
 
 class _Link:

@@ -54,6 +54,8 @@ class LedgerClient:
         self._followed = Followed(files)
         self._options = (*_OPTIONS, ("grpc.ssl_target_name_override", server_name)) if server_name else _OPTIONS
         self._retired: set[asyncio.Task[None]] = set()
+        self.answered = self.failed = 0
+        """Requests so far, by how they ended."""
         self._open()
 
     async def reserve(
@@ -114,6 +116,15 @@ class LedgerClient:
         self._stub: Any = ledger_pb2_grpc.LedgerStub(self._channel)  # type: ignore[no-untyped-call]
 
     async def _ask(self, method: Any, request: Any) -> Any:
+        try:
+            answer = await self._asked(method, request)
+        except LedgerError:
+            self.failed += 1
+            raise
+        self.answered += 1
+        return answer
+
+    async def _asked(self, method: Any, request: Any) -> Any:
         until = time.monotonic() + self._deadline
         for last in (False, True):
             try:

@@ -22,10 +22,13 @@ from sidecar.ledger.items import LedgerError
 from sidecar.ledger.rolling import LONGEST_LEAP_DAYS, LONGEST_PAUSE_DAYS, Rolling
 from sidecar.ledger.service import LedgerServicer
 from sidecar.ledger.writer import Writer
-from sidecar.observability import metrics
+from sidecar.observability import certificates as ending_certificates
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.observability.metrics import CallStats, Gauges
+from sidecar.observability.outside import show
+from sidecar.observability.traces import Telemetry
 from sidecar.settings.ledger import LedgerSettings
+from sidecar.settings.loader import environment
 
 GRACE_SECONDS = 2.0
 TIDY_SECONDS = 60.0
@@ -68,12 +71,13 @@ def init(settings: LedgerSettings, *, keep_secret: bool) -> list[str]:
 
 def run(settings: LedgerSettings, *, after_pause: bool) -> int:
     """Serve until SIGTERM or SIGINT; the exit code. ConfigurationError or IntegrityError at start."""
-    log = make_logger("ledger")
+    stats = CallStats()
+    log = make_logger("ledger", counts=stats.log_events)
     quiet_libraries(log)
-    return uvloop.run(_serve(settings, log, after_pause=after_pause))
+    return uvloop.run(_serve(settings, log, stats, after_pause=after_pause))
 
 
-async def _serve(settings: LedgerSettings, log: FilteringBoundLogger, *, after_pause: bool) -> int:
+async def _serve(settings: LedgerSettings, log: FilteringBoundLogger, stats: CallStats, *, after_pause: bool) -> int:
     """0: asked to stop; 1: something failed that only a person or a restart mends."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(unhandled(log))
@@ -89,16 +93,16 @@ async def _serve(settings: LedgerSettings, log: FilteringBoundLogger, *, after_p
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
     async with AsyncExitStack() as stack:
-        stats = CallStats()
         writer = _opened(settings, stack, broken, after_pause=after_pause)
         certificates = Followed(_files(settings))
         gauges = Gauge(writer, settings.database)
         await gauges.read()
         server = await _listen(settings, LedgerServicer(writer, frozenset(settings.sidecars), stats), certificates)
         stack.push_async_callback(server.stop, GRACE_SECONDS)
-        if settings.metrics is not None:
-            host, _, port = settings.metrics.listen.rpartition(":")
-            stack.callback(metrics.serve(stats, gauges.gauges(), host, int(port)))
+        telemetry = Telemetry("customhouse-ledger", environment())
+        stack.callback(telemetry.shutdown)
+        shown = {**gauges.gauges(), **ending_certificates.gauges({"listen": settings.listen.tls.cert})}
+        show(stats, shown, None if settings.metrics is None else settings.metrics.listen, telemetry, stack)
         work = [asyncio.ensure_future(one) for one in (_tidy(writer, gauges, log), _follow(certificates, log))]
         stack.push_async_callback(_cancelled, work)
         for one in work:

@@ -5,8 +5,7 @@ from collections.abc import Callable
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.exceptions.authorization_store import AuthorizationEvent, AuthorizationStore
 from sidecar.exceptions.authorizations import SignedAuthorization
-from sidecar.main import build
-from sidecar.main.build import clock
+from sidecar.main.given import clock, reporter
 from sidecar.main.records import Details
 from sidecar.main.standing import Announce, recording
 from sidecar.settings.sidecar import SidecarSettings
@@ -63,6 +62,4 @@ def opened(
     where = settings.identity.authorizations
     if where is None:
         return None
-    return AuthorizationStore(
-        file=where.file, keys=where.keys, clock=clock, on_event=on_event, report=build.reporter(log)
-    )
+    return AuthorizationStore(file=where.file, keys=where.keys, clock=clock, on_event=on_event, report=reporter(log))

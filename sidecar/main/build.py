@@ -2,10 +2,7 @@
 
 import asyncio
 import hashlib
-import time
-from collections.abc import Callable, Iterator, Mapping
-from contextlib import contextmanager
-from datetime import UTC, datetime
+from collections.abc import Callable, Mapping
 
 from sidecar import pem
 from sidecar.attributes import datasets, descriptors, overlay
@@ -25,53 +22,17 @@ from sidecar.decision.verified import Told
 from sidecar.enforcement.certificates import ServerTls
 from sidecar.enforcement.listen import Listen
 from sidecar.enforcement.reflection import fetch_descriptors
-from sidecar.enforcement.transport import Limits, OperatorLog
+from sidecar.enforcement.transport import CONNECTION_AGE_MS, Limits, OperatorLog
 from sidecar.enforcement.upstream import ClientTls, GrpcUpstream
 from sidecar.errors import ConfigurationError, StageError
 from sidecar.main import engines
+from sidecar.main.given import FILE_SECONDS, clock, naming, reporter, unchanged
 from sidecar.settings import sidecar as model
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.vocabulary import Place
 
-FILE_SECONDS = 1.0
-"""How often files that may change are looked at."""
-
-
-def now() -> datetime:
-    """The wall clock, aware, UTC."""
-    return datetime.now(UTC)  # noqa: TID251 - the one home of the clock
-
-
-def clock() -> float:
-    """The wall clock in unix seconds."""
-    return time.time()  # noqa: TID251 - the one home of the clock
-
-
-def unchanged() -> None:
-    """For parts whose changes concern nobody."""
-
-
-def reporter(log: OperatorLog | None) -> Callable[[str, str], None]:
-    """What parts call with (event, detail) when something changes that the operator should know."""
-
-    def report(event: str, detail: str) -> None:
-        if log is not None:
-            log.warning(event, detail=detail)
-
-    return report
-
-
-@contextmanager
-def naming(key: str) -> Iterator[None]:
-    """Errors of the file that stands at this key of the settings say so."""
-    try:
-        yield
-    except ConfigurationError as error:
-        if error.where.startswith(key):
-            raise
-        where = f"{key}: {error.where}" if error.where else key
-        fix = error.fix or "Mend the file, or correct the path."
-        raise ConfigurationError(error.what, where=where, value=error.value, fix=fix) from None
+SHARED_CONNECTION_AGE = 60.0
+"""Several workers: connections are dealt out anew every minute, and old workers have moved theirs within that time."""
 
 
 def engine_maker(settings: SidecarSettings, log: OperatorLog | None = None, told: Told = engines.NOBODY) -> EngineMaker:
@@ -96,8 +57,12 @@ def workloads(settings: SidecarSettings) -> Workloads:
     """The registered workloads."""
     return Workloads(
         RegisteredWorkload(
-            id=one.id, operated_from=one.operated_from, may=tuple(one.may), acts_alone=one.acts_alone,
-            relays=one.relays, asserts=one.asserts,
+            id=one.id,
+            operated_from=one.operated_from,
+            may=tuple(one.may),
+            acts_alone=one.acts_alone,
+            relays=one.relays,
+            asserts=one.asserts,
         )
         for one in settings.identity.workloads
     )
@@ -191,10 +156,11 @@ class _News:
         return found
 
 
-def upstream(settings: SidecarSettings) -> GrpcUpstream:
-    """The way to the guarded service."""
+def upstream(settings: SidecarSettings) -> GrpcUpstream | None:
+    """The way to the guarded service; None where nothing is forwarded."""
     tls = client_tls(settings.upstream.tls, "upstream.tls")
-    return GrpcUpstream(settings.upstream.address, tls, limits(settings))
+    address = settings.upstream.address
+    return None if address is None else GrpcUpstream(address, tls, limits(settings))
 
 
 def client_tls(tls: model.ClientTls | None, key: str) -> ClientTls | None:
@@ -227,6 +193,8 @@ async def reflected(settings: SidecarSettings) -> Describer:
     if settings.describe.descriptors.file is not None:
         return describer(settings)
     link = upstream(settings)
+    if link is None:
+        raise ConfigurationError("nobody to ask for descriptors", where="upstream.address", fix="Give it, or a file.")
     try:
         found = await fetch_descriptors(link.channel)
     except StageError as error:
@@ -287,4 +255,7 @@ def listen(one: model.Listener) -> Listen:
 def limits(settings: SidecarSettings) -> Limits:
     """Bounds of messages, metadata and streams."""
     said = settings.limits
-    return Limits(message=said.message, metadata=said.metadata, streams=said.streams)
+    return Limits(
+        message=said.message, metadata=said.metadata, streams=said.streams,
+        connection_age=said.connection_age or (CONNECTION_AGE_MS / 1000 if settings.workers == 1 else SHARED_CONNECTION_AGE),
+    )  # fmt: skip

@@ -6,8 +6,8 @@ from sidecar.attributes.resource import Describer
 from sidecar.attributes.revoked import Revocations
 from sidecar.decision.activation import Activated
 from sidecar.errors import ConfigurationError
-from sidecar.main import authorizations, build, grants, keys, ledger, policy_start, records, shadow
-from sidecar.main.build import naming
+from sidecar.main import authorizations, authzen, build, grants, keys, ledger, policy_start, records, shadow
+from sidecar.main.given import naming
 from sidecar.settings.sidecar import SidecarSettings
 
 
@@ -24,6 +24,9 @@ def lines(settings: SidecarSettings) -> list[str]:
     if settings.describe.descriptors.file is not None:
         described = build.describer(settings)
         found.append(f"methods        {sum(1 for _ in described)} described, {_refused(described)} refused")
+        entities = build.entities(settings, described)
+        if entities is not None:
+            found.append(f"resources      {len(entities.names())} types")
     found += _callers(settings)
     found += _exceptions(settings)
     found += _authorizations(settings)
@@ -36,6 +39,9 @@ def lines(settings: SidecarSettings) -> list[str]:
             if at.tls is not None:
                 at.tls.read()
         found.append(f"listener       {one.door} on {at.address}")
+        if one.door == "authzen":
+            authzen.require_library()
+            authzen.require_types(settings)
     return found
 
 

@@ -1,7 +1,5 @@
 """The parts of a running sidecar, put together."""
 
-import asyncio
-import random
 import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
@@ -15,26 +13,32 @@ from sidecar.attributes.subject import Identifier
 from sidecar.attributes.tokens import TokenVerifier
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.decision.shadow import ShadowedDecisionPoint
+from sidecar.doors.check import METHODS as CHECK_METHODS
+from sidecar.doors.check import SERVICE as CHECK_SERVICE
+from sidecar.doors.waiting import Waiting
 from sidecar.enforcement.circumstances import Circumstances
 from sidecar.enforcement.parts import DecisionPoint, Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations
 from sidecar.enforcement.transport import OperatorLog
-from sidecar.enforcement.upstream import GrpcUpstream
+from sidecar.enforcement.upstream import GrpcUpstream, NoUpstream
 from sidecar.errors import Code, DecideError, EnforceError, StageError
 from sidecar.exceptions.authorization_store import AuthorizationStore
 from sidecar.exceptions.store import GrantStore
-from sidecar.main import authorizations, build, grants, policy_start, renewal
-from sidecar.main.build import clock, now
+from sidecar.main import authorizations, build, grants, renewal
 from sidecar.main.disagreements import Disagreements
+from sidecar.main.given import clock, now
 from sidecar.main.ledger import LedgerLink
 from sidecar.main.ledger import opened as open_ledger
 from sidecar.main.policy_follow import Follower, Told
+from sidecar.main.policy_origin import policy_origin
 from sidecar.main.records import Details, Records, about
+from sidecar.main.seat import ALONE, Seat
 from sidecar.main.shadow import ShadowWatch
 from sidecar.main.shadow import opened as open_shadow
+from sidecar.main.slots import Leftovers
 from sidecar.main.standing import Changes, InForce
-from sidecar.observability.calls import CallObserver
+from sidecar.observability.calls import CallObserver, pooled_bits
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.traces import Telemetry
 from sidecar.settings.sidecar import SidecarSettings
@@ -49,6 +53,7 @@ class Composed:
 
     settings: SidecarSettings
     point: EnforcementPoint
+    describer: Describer
     entities: Entities | None
     records: Records
     standing: InForce
@@ -57,11 +62,16 @@ class Composed:
     tokens: TokenVerifier
     grants: GrantStore | None
     authorizations: AuthorizationStore | None
-    upstream: GrpcUpstream
+    upstream: GrpcUpstream | None
     ledger: LedgerLink | None
-    policy: Follower
+    policy: Follower | None
+    """What follows the policy's source; None in a worker, which is given its policy."""
+    leftovers: Leftovers
     shadow: ShadowWatch | None
     log: OperatorLog
+    waiting: Waiting
+    directory: Directory
+    """Permits of the decision APIs whose outcome is to be reported."""
     changed: Callable[[], None]
     """Policy, directory or index is another: nothing decided before may be used again."""
 
@@ -71,9 +81,11 @@ class Composed:
         work = [
             self.tokens.run(),
             self.point.watch(),
+            self.waiting.run(),
             self.standing.follow(say, self.changed),
-            self.policy.run(),
-            renewal.follow(self.upstream, self.log),
+            self.leftovers.run(),
+            *([self.policy.run()] if self.policy is not None else ()),
+            *([renewal.follow(self.upstream, self.log)] if self.upstream is not None else ()),
             *self.records.run(),
             *(self.ledger.work() if self.ledger is not None else ()),
             *([self.shadow.run()] if self.shadow is not None else ()),
@@ -83,7 +95,8 @@ class Composed:
     def problems(self) -> list[str]:
         """What an operator has to mend."""
         found = [*self.standing.problems(clock()), *self.records.problems(), *self.tokens.problems()]
-        if self.policy.kept.problem is not None:
+        found += self.leftovers.problems()
+        if self.policy is not None and self.policy.kept.problem is not None:
             found.append(f"policy: it would not survive a restart, since it cannot be kept: {self.policy.kept.problem}")
         if self.grants is not None:
             found += [f"exceptions: {name}: {why}" for name, why in self.grants.status().problems.items()]
@@ -96,20 +109,22 @@ class Composed:
         return found
 
 
-async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Telemetry, stack: AsyncExitStack) -> Composed:
+async def compose(
+    settings: SidecarSettings, log: OperatorLog, telemetry: Telemetry, stats: CallStats, stack: AsyncExitStack,
+    seat: Seat = ALONE,
+) -> Composed:  # fmt: skip
     """Make every part and begin the records; `stack` takes them down again. ConfigurationError or IntegrityError."""
     changes = Changes()
     link = build.upstream(settings)
-    stack.push_async_callback(link.close)
+    if link is not None:
+        stack.push_async_callback(link.close)
     directory, index = build.directory(settings, log), build.index(settings, log)
-    stats = CallStats()
     differences = Disagreements(log, stats)
-    source = policy_start.open_source(settings.policy.bundle)
-    entry = policy_start.admission(settings, build.engine_maker(settings, log, differences))
-    started = await asyncio.to_thread(policy_start.start, source, entry, log, clock())
+    origin = await policy_origin(settings, log, build.engine_maker(settings, log, differences), seat)
+    started = origin.started
     stack.push_async_callback(started.active.engine.close)  # also where what follows fails
     described = await build.reflected(settings)
-    records = await _begun(settings, log, about(settings, described), stack)
+    records = await _begun(settings, log, about(settings, described), stack, seat)
     differences.connect(records.say)
     standing = InForce(
         started.active, directory, index, settings.policy.max_age, source=started.source, seen=started.seen
@@ -134,7 +149,7 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
         classifier=Classifier(index),
         decisions=decisions,
         recorder=records.recorder,
-        upstream=link,
+        upstream=link or NoUpstream(),
         circumstances=circumstances(settings, granted, authorized),
         standing=standing,
         preparations=Preparations(),
@@ -155,18 +170,26 @@ async def compose(settings: SidecarSettings, log: OperatorLog, telemetry: Teleme
 
     told = Told(say=records.say, changed=changed, log=log, stats=stats)
     return Composed(
-        settings=settings, point=point, entities=build.entities(settings, described), records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
+        settings=settings, point=point, describer=described, entities=build.entities(settings, described), records=records, standing=standing, stats=stats, cache=cache, tokens=tokens,
         grants=granted, authorizations=authorized, upstream=link, ledger=ledger, log=log, changed=changed,
-        policy=Follower(source, entry, standing, started, told), shadow=shadow,
+        waiting=_waiting(settings), directory=directory,
+        policy=origin.followed(standing, told), leftovers=Leftovers(settings, log), shadow=shadow,
     )  # fmt: skip
 
 
-async def _begun(settings: SidecarSettings, log: OperatorLog, said: Details, stack: AsyncExitStack) -> Records:
+async def _begun(
+    settings: SidecarSettings, log: OperatorLog, said: Details, stack: AsyncExitStack, seat: Seat
+) -> Records:
     """The records, their epoch begun; `said` stands in its `open`."""
-    records = Records.open(settings, log)
+    records = Records.open(settings, log, seat.slots)
     stack.push_async_callback(records.close)
     await records.start(said)
     return records
+
+
+def _waiting(settings: SidecarSettings) -> Waiting:
+    most = settings.checks.waiting
+    return Waiting(time.monotonic, settings.checks.report_within, most, per_owner=max(1, most * 3 // 4))
 
 
 def identifier(settings: SidecarSettings, tokens: TokenVerifier, people: Directory) -> Identifier:
@@ -182,7 +205,8 @@ def identifier(settings: SidecarSettings, tokens: TokenVerifier, people: Directo
 def observer(settings: SidecarSettings, described: Describer, stats: CallStats, telemetry: Telemetry) -> CallObserver:
     """Counts and traces calls under the names that the API has; any other is `_OTHER`."""
     schemas = _SCHEMAS if settings.describe.reflection == "identified" else frozenset()
-    return CallObserver(stats, telemetry.tracer, random.SystemRandom().getrandbits, known_methods(described, schemas))
+    known = schemas | {f"{CHECK_SERVICE}/{name}" for name in CHECK_METHODS}
+    return CallObserver(stats, telemetry.tracer, pooled_bits(), known_methods(described, known))
 
 
 def known_methods(described: Describer, more: frozenset[str]) -> Callable[[str], bool]:

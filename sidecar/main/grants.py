@@ -4,8 +4,7 @@ from collections.abc import Callable
 
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.exceptions.store import GrantEvent, GrantStore
-from sidecar.main import build
-from sidecar.main.build import clock
+from sidecar.main.given import clock, reporter
 from sidecar.main.standing import Announce, recording
 from sidecar.settings.sidecar import SidecarSettings
 
@@ -50,5 +49,5 @@ def opened(
         clock=clock,
         on_event=on_event,
         max_window=settings.exceptions.max_window,
-        report=build.reporter(log),
+        report=reporter(log),
     )

@@ -32,6 +32,8 @@ from sidecar.errors import Code, ConfigurationError
 from sidecar.main.composition import Composed, compose
 from sidecar.main.given import clock, naming
 from sidecar.main.process import SEND_SECONDS
+from sidecar.main.seat import Seat
+from sidecar.main.slots import ANY
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.traces import Telemetry
@@ -143,7 +145,7 @@ async def guarding(
     async with AsyncExitStack() as stack:
         telemetry = Telemetry("customhouse-sidecar", loader.environment())
         stack.callback(telemetry.shutdown)
-        parts = await compose(said, found, telemetry, stats, stack)
+        parts = await compose(said, found, telemetry, stats, stack, Seat(slots=ANY))
         guard = Guard(parts, threads)
         tasks = [asyncio.create_task(one, name=str(getattr(one, "__qualname__", one))) for one in parts.work()]
         for task in tasks:

@@ -10,7 +10,7 @@ from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PublicKey
 from cryptography.hazmat.primitives.serialization import load_pem_private_key, load_pem_public_key
 
 from sidecar.errors import ConfigurationError
-from sidecar.main.build import naming
+from sidecar.main.given import naming
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.trust import Trust

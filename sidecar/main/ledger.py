@@ -9,7 +9,7 @@ from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError, DecideError
 from sidecar.ledger.certificates import Files
 from sidecar.ledger.client import LedgerClient
-from sidecar.main.build import clock, naming
+from sidecar.main.given import clock, naming
 from sidecar.observability.metrics import Gauges
 from sidecar.settings.sidecar import Ledger, SidecarSettings
 
@@ -28,6 +28,8 @@ class LedgerLink:
     def gauges(self) -> Gauges:
         """For metrics."""
         return {
+            "ledger_requests": ("Requests", lambda: {
+                ("answered",): float(self.client.answered), ("failed",): float(self.client.failed)}),
             "ledger_owed": ("Settlements the ledger has not taken yet", lambda: float(self.exposures.owed)),
             "ledger_lost": ("Settlements given up: what they held counts as reserved", lambda: float(self.exposures.lost)),
         }  # fmt: skip

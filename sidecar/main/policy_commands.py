@@ -7,10 +7,10 @@ from pathlib import Path
 from sidecar.decision.activation import Activated
 from sidecar.enforcement.admin import Answer, Command
 from sidecar.errors import ConfigurationError
-from sidecar.main.build import clock
+from sidecar.main.given import clock
 from sidecar.main.policy_follow import Follower
 from sidecar.main.proven import Kept
-from sidecar.main.standing import Announce, InForce
+from sidecar.main.standing import Announce, PolicyStanding
 
 _SHORTEST = 8
 """Digits of a revision that a person may leave it at."""
@@ -19,7 +19,7 @@ _SHORTEST = 8
 class PolicyCommands:
     """Asked by whoever may open the socket; every attempt to change the policy is recorded as `admin_action`."""
 
-    def __init__(self, follower: Follower, standing: InForce, say: Announce) -> None:
+    def __init__(self, follower: Follower, standing: PolicyStanding, say: Announce) -> None:
         self._follower, self._standing, self._say = follower, standing, say
 
     def commands(self) -> Mapping[str, Command]:

@@ -20,12 +20,12 @@ from sidecar.decision.activation import Activated
 from sidecar.decision.bundle import Bundle
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError
-from sidecar.main.build import FILE_SECONDS, clock
+from sidecar.main.given import FILE_SECONDS, clock
 from sidecar.main.policy_admission import Admission
 from sidecar.main.policy_start import Started
 from sidecar.main.proven import Kept, Pin
 from sidecar.main.sources import Look, Source, load
-from sidecar.main.standing import Announce, InForce
+from sidecar.main.standing import Announce, PolicyStanding
 from sidecar.observability.metrics import CallStats
 
 RETRY_SECONDS = 600.0
@@ -52,7 +52,7 @@ class Follower:
         self,
         source: Source,
         entry: Admission,
-        standing: InForce,
+        standing: PolicyStanding,
         started: Started,
         told: Told,
         *,

@@ -19,7 +19,7 @@ from urllib.parse import SplitResult, urljoin, urlsplit
 from sidecar.decision.archive import MAX_ARCHIVE_BYTES, load_archive
 from sidecar.decision.bundle import Bundle
 from sidecar.errors import ConfigurationError
-from sidecar.main.build import FILE_SECONDS
+from sidecar.main.given import FILE_SECONDS
 from sidecar.main.sources import Look
 
 ANSWER_SECONDS = 10.0

@@ -10,7 +10,7 @@ from sidecar.decision.engines import EngineMaker
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError
 from sidecar.main import keys
-from sidecar.main.build import clock, naming
+from sidecar.main.given import clock, naming
 from sidecar.main.policy_admission import Admission
 from sidecar.main.policy_bucket import Bucket, BucketSource
 from sidecar.main.policy_http import Asked, HttpSource

@@ -6,7 +6,9 @@ Everything is authenticated with a key derived from the producer's own: whoever 
 records, cannot slip in a bundle that nobody has tested. What is doubtful is taken for absent.
 """
 
+import fcntl
 import hmac
+import os
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from hashlib import sha256
@@ -77,6 +79,7 @@ class _Sealed(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
 class KeptPolicies:
     """The folder. Blocks; for one thread at a time.
 
+    Several processes may share it: each change is made under a lock, on what the folder holds then.
     `problem` says why the last writing failed: what is in force is then in force all the same, but would not survive a
     restart.
     """
@@ -123,8 +126,9 @@ class KeptPolicies:
             self._try(None)
 
     def _try(self, revision: str | None) -> None:
-        self.state = msgspec.structs.replace(self.state, trying=revision)
-        self._write()
+        with self._alone():
+            self.state = msgspec.structs.replace(self.state, trying=revision)
+            self._write()
 
     def before(self, revision: str) -> Kept | None:
         """The bundle that was in force before this one; those that somebody has gone back from are passed over."""
@@ -144,17 +148,18 @@ class KeptPolicies:
             tests=active.tests_passed, tried=active.documents_tried, by=by, source=source, since=now if since is None else since,
             archive=sha256(content).hexdigest(), code=self._by(active.engine.name),
         )  # fmt: skip
-        left = self.state.bundles[0].revision if leaving and self.state.bundles else None
-        others = tuple(
-            msgspec.structs.replace(one, left=one.left or one.revision == left)
-            for one in self.state.bundles
-            if one.revision != active.revision
-        )
-        bundles = (kept, *others)[:KEPT]
-        self.state = State(bundles=bundles, pin=pin, seen=now)
-        self._durably(lambda: self._put(kept.archive, content))
-        self._write()
-        self._forget()
+        with self._alone():
+            left = self.state.bundles[0].revision if leaving and self.state.bundles else None
+            others = tuple(
+                msgspec.structs.replace(one, left=one.left or one.revision == left)
+                for one in self.state.bundles
+                if one.revision != active.revision
+            )
+            bundles = (kept, *others)[:KEPT]
+            self.state = State(bundles=bundles, pin=pin, seen=now)
+            self._durably(lambda: self._put(kept.archive, content))
+            self._write()
+            self._forget()
 
     def resumed(self, active: Activated, *, source: str, now: float) -> None:
         """A start goes on with this bundle from its source. Who put it in force, and when, stays as it was."""
@@ -167,17 +172,19 @@ class KeptPolicies:
     def seen(self, now: float) -> None:
         """The source holds what is in force; written down from time to time."""
         if not 0 <= now - self.state.seen < SEEN_SECONDS:
-            self.state = msgspec.structs.replace(self.state, seen=now)
-            self._write()
+            with self._alone():
+                self.state = msgspec.structs.replace(self.state, seen=now)
+                self._write()
 
     def unpin(self) -> None:
         """The source's bundle may replace what a person has put in force."""
         if self.state.pin is not None:
-            self.state = msgspec.structs.replace(self.state, pin=None)
-            self._write()
+            with self._alone():
+                self.state = msgspec.structs.replace(self.state, pin=None)
+                self._write()
 
     def _by(self, engine: str) -> str:
-        return f"{engine} {self.code}"
+        return _proved_by(engine, self.code)
 
     def _path(self, digest: str) -> Path:
         return self._folder / f"{digest}.tar.gz"
@@ -191,6 +198,25 @@ class KeptPolicies:
         encoded = msgspec.json.encode(self.state)
         sealed = msgspec.json.encode(_Sealed(msgspec.Raw(encoded), self._mac(encoded)))
         self._durably(lambda: replace_durably(PosixFiles(), self._folder / "state", sealed))
+
+    @contextmanager
+    def _alone(self) -> Iterator[None]:
+        """No other process changes the folder meanwhile; begins with what it holds now, unless ours is ahead of it."""
+        lock = None
+        try:
+            self._folder.mkdir(mode=0o700, parents=True, exist_ok=True)
+            lock = os.open(self._folder / "lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+            fcntl.flock(lock, fcntl.LOCK_EX)
+        except OSError as error:
+            self.problem = f"{self._folder}: {error.strerror or error}"
+        try:
+            found = self._read()
+            if self.problem is None and found.bundles:
+                self.state = found
+            yield
+        finally:
+            if lock is not None:
+                os.close(lock)
 
     def _durably(self, write: Callable[[], None]) -> None:
         try:
@@ -221,6 +247,15 @@ class KeptPolicies:
 
     def _mac(self, encoded: bytes) -> str:
         return hmac.new(self._key, encoded, sha256).hexdigest()
+
+
+def proving_code(engine: str) -> str:
+    """What this process's proofs are marked with: the engine, and the code that activates."""
+    return _proved_by(engine, _code())
+
+
+def _proved_by(engine: str, code: str) -> str:
+    return f"{engine} {code}"
 
 
 def _code() -> str:

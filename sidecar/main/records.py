@@ -3,8 +3,9 @@
 import asyncio
 import random
 import time
-from collections.abc import Coroutine, Mapping
+from collections.abc import Coroutine, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
+from shutil import disk_usage
 from typing import Any, Self
 
 from sidecar.attributes.resource import Describer
@@ -16,12 +17,13 @@ from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import open_channel
 from sidecar.errors import ConfigurationError, RecordError
 from sidecar.main import keys
-from sidecar.main.build import client_tls, limits, naming, now
+from sidecar.main.build import client_tls, limits
+from sidecar.main.given import FILE_SECONDS, naming, now
 from sidecar.observability.metrics import Gauges
 from sidecar.record import RecordType
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.spool.log import Spool
-from sidecar.spool.slot import SpoolOptions
+from sidecar.spool.slot import SlotInUseError, SpoolOptions
 
 Details = Mapping[str, str | int | bool | list[str] | None]
 MAX_SERVICES = 128
@@ -30,27 +32,66 @@ _FIRST_KEY_SECONDS = 0.7
 """How long a first start waits for the key service before it serves (and refuses) without."""
 
 
+class FollowedTrust:
+    """The trust file, taken up when it changes: a log's new key, or other witnesses, need no restart."""
+
+    def __init__(self, settings: SidecarSettings, receipts: ReceiptVerifier, log: OperatorLog) -> None:
+        self._settings, self._receipts, self._log = settings, receipts, log
+        self._known = self._content()
+        self._problem = ""
+
+    async def run(self) -> None:
+        """Look every second, until cancelled. A file that cannot be used is reported once; what was trusted stays."""
+        while True:
+            await asyncio.sleep(FILE_SECONDS)
+            self.look()
+
+    def look(self) -> None:
+        """Look once."""
+        content = self._content()
+        if content == self._known:
+            return
+        try:
+            trusted = keys.trust(self._settings)
+        except ConfigurationError as error:
+            if str(error) != self._problem:
+                self._log.error("trust_refused", detail=str(error))
+            self._problem = str(error)
+            return
+        self._known, self._problem = content, ""
+        self._receipts.trust(trusted)
+        self._log.warning("trust_taken_up", file=str(self._settings.oversight.trust))
+
+    def _content(self) -> bytes:
+        try:
+            return self._settings.oversight.trust.read_bytes()
+        except OSError:
+            return b""
+
+
 class Records:
     """The sidecar's records. Use as: `open`, `start`, `run` in the background; at the end `drain`, `close`."""
 
     def __init__(
-        self, spool: Spool, recorder: SpoolRecorder, periods: PeriodKeys, delivery: Delivery, log: OperatorLog
-    ) -> None:
+        self, spool: Spool, recorder: SpoolRecorder, periods: PeriodKeys, delivery: Delivery, trusted: FollowedTrust,
+        log: OperatorLog,
+    ) -> None:  # fmt: skip
         self.recorder = recorder
         self._spool, self._periods, self._delivery, self._log = spool, periods, delivery, log
+        self._trusted = trusted
 
     @classmethod
-    def open(cls, settings: SidecarSettings, log: OperatorLog) -> Self:
-        """Take the spool and read what is there. ConfigurationError, or IntegrityError for damage. On the event loop."""
+    def open(cls, settings: SidecarSettings, log: OperatorLog, slots: Iterable[int] = (0,)) -> Self:
+        """Take the first of these slots that is free, and read what is there. On the event loop.
+
+        ConfigurationError, or IntegrityError for damage; SlotInUseError when none of them is free.
+        """
         key = keys.producer_key(settings)
         tls = client_tls(settings.oversight.tls, "oversight.tls")
         bounds = limits(settings)
-        options = SpoolOptions(
-            folder=settings.record.spool, producer=settings.producer.name, max_bytes=settings.record.max_bytes
-        )
         periods = period_keys(settings)
         receipts = ReceiptVerifier(keys.trust(settings))
-        spool = Spool.open(options, store_key=keys.seal_key(settings), now=now, monotonic=time.monotonic)
+        spool = _first_free(settings, keys.seal_key(settings), slots)
         delivery = Delivery(
             spool,
             private_key=key,
@@ -60,7 +101,13 @@ class Records:
             jitter=random.random,
             log=log,
         )
-        return cls(spool, SpoolRecorder(spool, periods, now=now), periods, delivery, log)
+        trusted = FollowedTrust(settings, receipts, log)
+        return cls(spool, SpoolRecorder(spool, periods, now=now), periods, delivery, trusted, log)
+
+    @property
+    def slot(self) -> int:
+        """The slot of the spool that is this process's own."""
+        return self._spool.options.slot
 
     async def start(self, about: Details | None = None) -> None:
         """Begin the epoch: `open` (with `about`), and what the predecessor owed, are committed when this returns.
@@ -85,7 +132,7 @@ class Records:
 
     def run(self) -> list[Coroutine[Any, Any, None]]:
         """What runs in the background until cancelled."""
-        return [self._periods.run(), self._delivery.run()]
+        return [self._periods.run(), self._delivery.run(), self._trusted.run()]
 
     async def say(self, kind: RecordType, details: Details) -> None:
         """Record an event. Owed, and logged, when the disk does not take it now."""
@@ -94,15 +141,17 @@ class Records:
         except RecordError as error:
             self._log.error("event_owed", type=kind, detail=error.operator)
 
-    async def drain(self, seconds: float) -> None:
-        """Write `close`, and give the store a moment to take what is left."""
+    async def drain(self, seconds: float) -> bool:
+        """Write `close`, and give the store a moment to take what is left; whether it has all of it."""
         try:
             await self.recorder.stop()
         except RecordError as error:
             self._log.error("close_not_recorded", detail=error.operator)
-        if not await self._delivery.drain(seconds):
+        sent = await self._delivery.drain(seconds)
+        if not sent:
             self._log.warning("spool_not_empty", records=self._spool.depth_records,
                               detail="what is left is sent after the next start")  # fmt: skip
+        return sent
 
     async def close(self) -> None:
         """Give the spool back."""
@@ -136,12 +185,42 @@ class Records:
 
     def gauges(self) -> Gauges:
         """For metrics."""
+        sent = self._delivery.status
         return {
             "spool_records": ("Records without a verified receipt", lambda: float(self._spool.depth_records)),
             "spool_bytes": ("Bytes in the spool", lambda: float(self._spool.depth_bytes)),
             "receipt_lag_seconds": ("Age of the oldest record without a receipt", self._spool.receipt_lag),
-            "store_connected": ("1 while records flow to the store", lambda: float(self._delivery.status.connected)),
+            "store_connected": ("1 while records flow to the store", lambda: float(sent.connected)),
+            "spool_max_bytes": ("At it every call is refused", lambda: float(self._spool.options.max_bytes)),
+            "spool_free_bytes": ("Free where it is", lambda: float(disk_usage(self._spool.options.folder).free)),
+            "open_calls": ("Calls without an outcome", lambda: float(self._spool.open_calls)),
+            "delivery_sent": ("Records sent", lambda: float(sent.sent)),
+            "delivery_acknowledged": ("Records with a receipt", lambda: float(sent.acknowledged)),
+            "delivery_rejected": (
+                "Batches refused",
+                lambda: {(code,): float(n) for code, n in list(sent.rejected.items())},
+            ),
+            "delivery_bad_receipts": ("Receipts that did not verify", lambda: float(sent.bad_receipts)),
+            "delivery_refused": ("1 while the store refuses", lambda: float(bool(sent.refused))),
+            "delivery_alarm": ("1 once there were two histories", lambda: float(bool(sent.alarm))),
+            "period_key": ("1 while there is a period key", lambda: float(self._periods.current(now()) is not None)),
         }
+
+
+def _first_free(settings: SidecarSettings, store_key: bytes, slots: Iterable[int]) -> Spool:
+    taken: SlotInUseError | None = None
+    for slot in slots:
+        options = SpoolOptions(
+            folder=settings.record.spool,
+            producer=settings.producer.name,
+            slot=slot,
+            max_bytes=settings.record.max_bytes,
+        )
+        try:
+            return Spool.open(options, store_key=store_key, now=now, monotonic=time.monotonic)
+        except SlotInUseError as error:
+            taken = taken or error
+    raise taken or ConfigurationError("there is no slot to choose from", where="record.spool")
 
 
 def period_keys(settings: SidecarSettings) -> PeriodKeys:

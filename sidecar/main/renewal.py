@@ -6,7 +6,7 @@ from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import GrpcUpstream
 from sidecar.errors import ConfigurationError
 
-RENEW_SECONDS = 60.0
+RENEW_SECONDS = 5.0
 DRAIN_SECONDS = 60.0
 """How long calls under way may go on over the connection that was made with the old certificates."""
 

@@ -20,7 +20,7 @@ from sidecar.decision.shadow import NOTHING, Counts, Detail, Shadow
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError
 from sidecar.main import engines, policy_start
-from sidecar.main.build import FILE_SECONDS, naming, now, reporter
+from sidecar.main.given import FILE_SECONDS, naming, now, reporter
 from sidecar.main.sources import Look, Source
 from sidecar.main.standing import Announce, InForce
 from sidecar.observability.metrics import Gauges

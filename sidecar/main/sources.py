@@ -14,7 +14,7 @@ from typing import Protocol
 from sidecar.decision import archive, folder
 from sidecar.decision.bundle import Bundle
 from sidecar.errors import ConfigurationError
-from sidecar.main.build import FILE_SECONDS
+from sidecar.main.given import FILE_SECONDS
 
 REREAD_SECONDS = 60.0
 """How often what looks unchanged is read in full: two writes within one tick of the file system's clock look alike."""

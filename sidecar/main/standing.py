@@ -2,13 +2,13 @@
 
 import asyncio
 from collections.abc import Awaitable, Callable, Coroutine, Mapping
-from typing import TypeVar
+from typing import Protocol, TypeVar
 
 from sidecar.attributes.directory import Directory
 from sidecar.attributes.subjects_index import SubjectIndex
 from sidecar.decision.activation import Activated
 from sidecar.errors import DecideError
-from sidecar.main.build import FILE_SECONDS, clock
+from sidecar.main.given import FILE_SECONDS, clock
 from sidecar.main.policy import Current
 from sidecar.observability.metrics import Gauges
 from sidecar.record import PolicyRef, RecordType
@@ -53,6 +53,49 @@ class Changes:
     def _pass_on(self) -> None:
         if self._told is not None:
             self._told()
+
+
+class Answering(Protocol):
+    """Whatever decides by the policy in force."""
+
+    @property
+    def active(self) -> Activated:
+        """The bundle in force."""
+
+    @property
+    def name(self) -> str:
+        """The engine's word in records."""
+
+
+class PolicyStanding(Protocol):
+    """Where a policy is put in force: in this process (`InForce`), or in every worker (`worker_policy_group`)."""
+
+    @property
+    def decisions(self) -> Answering:
+        """What decides by it."""
+
+    def put(self, active: Activated, *, seen: float | None) -> None:
+        """From now on, this bundle."""
+
+    def seen(self, now: float) -> None:
+        """The source holds the bundle in force."""
+
+    def tell(self, problem: str | None) -> None:
+        """Why the source's bundle is not the one in force; None while it is."""
+
+    def policy_age(self, now: float) -> float:
+        """Seconds since the source was last seen to hold the bundle in force."""
+
+    @property
+    def problem(self) -> str | None:
+        """As last told."""
+
+    @property
+    def max_age(self) -> float:
+        """Past this age, in seconds, every call is refused."""
+
+    async def activated(self, say: Announce, by: str, source: str) -> None:
+        """Record which policy is in force from now on."""
 
 
 class InForce:
@@ -166,6 +209,7 @@ class InForce:
         """For metrics."""
         return {
             "policy_age_seconds": ("Since the policy was last seen at its source", lambda: self.policy_age(clock())),
+            "policy_max_age_seconds": ("Past this age every call is refused", lambda: self._max_age),
             "policy_refused": (
                 "1 while the policy's source confirms nothing",
                 lambda: float(self._problem is not None),

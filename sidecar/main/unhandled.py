@@ -57,6 +57,10 @@ class Unhandled:
         finally:
             self._handled += 1
 
+    def handled(self) -> None:
+        """A call has ended that a door answered without handing it on here."""
+        self._handled += 1
+
     def gauges(self) -> Gauges:
         """For metrics."""
         text = "Calls that ended before they reached a handler: refused by gRPC core, or given up early"

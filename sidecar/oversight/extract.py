@@ -54,6 +54,7 @@ class _Body(msgspec.Struct, frozen=True):
     decision: _Decision = _Decision()
     released: dict[str, _Released] = {}
     details: dict[str, object] = {}
+    seen: str | None = None
 
 
 _decoder = msgspec.json.Decoder(_Body)
@@ -73,6 +74,7 @@ class Terms:
     person: str | None = None
     effect: str | None = None
     trace: str | None = None
+    seen: str | None = None
     reasons: set[str] = field(default_factory=set)
     categories: set[str] = field(default_factory=set)
     problem: tuple[str, str] | None = None
@@ -95,7 +97,7 @@ def terms_of(record: Stored) -> Terms:
     terms.service = body.service
     terms.person = subject.person.id or subject.workload.id or (reviewer if isinstance(reviewer, str) else None)
     terms.effect = body.decision.effect
-    terms.trace = body.trace.trace_id
+    terms.trace, terms.seen = body.trace.trace_id, body.seen
     terms.reasons = {reason.code for reason in body.decision.reasons if reason.code}
     terms.categories = {*body.input.resource.categories, *body.input.resource.computed}
     for released in body.released.values():

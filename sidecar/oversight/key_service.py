@@ -21,6 +21,10 @@ from sidecar.oversight.wire import identities
 _Peer: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 
 
+TIME = "x-customhouse-time"
+"""The store's clock, so that `sidecar doctor` can compare its own."""
+
+
 class KeyServicer(oversight_pb2_grpc.KeyServiceServicer):
     """The servicer of `listen.keys`. Both calls need the client certificate of a producer that is not revoked."""
 
@@ -63,6 +67,7 @@ class KeyServicer(oversight_pb2_grpc.KeyServiceServicer):
         peer = identities(context.auth_context())
         if not self._admits(lambda: self._registry.knows(peer)):
             await context.abort(grpc.StatusCode.UNAUTHENTICATED, "not a registered producer's certificate")
+        await context.send_initial_metadata(((TIME, rfc3339(self._now())),))
         return pb.GetSealingKeyResponse(public_key=self._sealing_key)
 
     def _issue(self) -> list[PeriodKey]:

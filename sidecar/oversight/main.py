@@ -17,10 +17,15 @@ from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import oversight_pb2_grpc
 from sidecar.errors import ConfigurationError
+from sidecar.observability import certificates
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
+from sidecar.observability.metrics import CallStats
+from sidecar.observability.outside import show
+from sidecar.observability.traces import Telemetry
 from sidecar.oversight import private_keys
 from sidecar.oversight.append import Appending, AppendService
 from sidecar.oversight.committer import Committer
+from sidecar.oversight.gauges import StoreGauges
 from sidecar.oversight.ingest import Header, check_batch
 from sidecar.oversight.integrator import Integrator
 from sidecar.oversight.journal import Details, Journal, Outside
@@ -36,6 +41,7 @@ from sidecar.oversight.sqlite import SqliteStorage
 from sidecar.oversight.storage import Item, Places, StorageError
 from sidecar.oversight.tiles import TileFolder
 from sidecar.oversight.wire import MOST_MESSAGE, encode_header
+from sidecar.settings.loader import environment
 from sidecar.settings.oversight import Listen, OversightSettings
 from sidecar.tlog.key import Signer
 
@@ -74,12 +80,13 @@ class Store:
 
 def run(settings: OversightSettings) -> int:
     """Serve until SIGTERM or SIGINT; return the exit code. Raises ConfigurationError or IntegrityError at start."""
-    log = make_logger("oversight")
+    stats = CallStats()
+    log = make_logger("oversight", counts=stats.log_events)
     quiet_libraries(log)
-    return uvloop.run(serve(settings, log))
+    return uvloop.run(serve(settings, log, stats))
 
 
-async def serve(settings: OversightSettings, log: FilteringBoundLogger) -> int:
+async def serve(settings: OversightSettings, log: FilteringBoundLogger, stats: CallStats | None = None) -> int:
     """As `run`, in this event loop. 0: asked to stop; 1: something failed that only a person or a restart mends."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(unhandled(log))
@@ -96,6 +103,8 @@ async def serve(settings: OversightSettings, log: FilteringBoundLogger) -> int:
             asyncio.ensure_future(work)
             for work in (store.publisher.run(), _follow(store, store.opener.step), _follow(store, store.index.step))
         ]
+        measured = _measured(settings, store, stats or CallStats(), stack)
+        followers.append(asyncio.ensure_future(measured.run()))
         servers = await _listen(settings, store, stopping)
         log.info("ready", records=store.storage.size(), origin=settings.log.origin,
                  append=settings.listen.append, keys=settings.listen.keys, query=settings.listen.query)  # fmt: skip
@@ -145,6 +154,25 @@ def _compose(settings: OversightSettings, log: FilteringBoundLogger, stack: Asyn
                             log=log, on_broken=on_broken),
         log_key=log_key, sealing_public=sealing_key.public_key().public_bytes_raw(), pool=pool, failed=failed, log=log,
     )  # fmt: skip
+
+
+def _measured(settings: OversightSettings, store: Store, stats: CallStats, stack: AsyncExitStack) -> StoreGauges:
+    """Shows metrics to those whom settings or environment name; the figures are kept by what is returned."""
+    database = settings.storage.sqlite
+    places = {
+        "records": database, "search": database.with_name(database.name + ".search"), "tiles": settings.tiles.folder,
+        "secrets": settings.secrets.database,
+    }  # fmt: skip
+    found = StoreGauges(
+        storage=store.storage, publications=store.publications, committer=store.committer, index=store.index,
+        producers=settings.producers.file, places=places, silent_after=SILENT_AFTER, now=_now, log=store.log,
+    )  # fmt: skip
+    telemetry = Telemetry("customhouse-oversight", environment())
+    stack.callback(telemetry.shutdown)
+    listen = None if settings.metrics is None else settings.metrics.listen
+    gauges = {**found.gauges(), **certificates.gauges({"listen": settings.listen.tls.cert})}
+    show(stats, gauges, listen, telemetry, stack)
+    return found
 
 
 def _own_append(

@@ -29,7 +29,7 @@ from sidecar.tlog.proof import TlogProof
 DEFAULT_LIMIT, MOST = 100, 1000
 _CATCH_UP_SECONDS = 2.0
 _PAGE = 2000
-_TEXT_FIELDS = ("person", "reason", "effect", "trace", "producer", "call_id", "type", "service", "category")
+_TEXT_FIELDS = ("person", "reason", "effect", "trace", "producer", "call_id", "type", "service", "category", "seen")
 _Peer: TypeAlias = "grpc.aio.ServicerContext[Any, Any]"
 T = TypeVar("T")
 

@@ -7,9 +7,9 @@ indices, newest last, because an index is a fact and a time is a claim.
 table       one row is
 ==========  ==========================================================================================================
 ``entry``   a record: ``idx``, claimed ``time`` (microseconds since 1970) and its terms as numbers of ``word``
-``tag``     a reason or category of a record
+``tag``     a reason, category or `seen` of a record
 ``word``    a text, its number and in how many records it is; ``kind``: person, service, producer, type, effect, reason,
-            category
+            category, seen
 ``block``   lowest and highest time of 1024 consecutive records: narrows a time range without an index over times
 ``cursor``  records below ``idx`` are in here
 ==========  ==========================================================================================================
@@ -74,6 +74,7 @@ class Query:
     type: str | None = None
     service: str | None = None
     category: str | None = None
+    seen: str | None = None
     after: int = -1
     limit: int = 100
 
@@ -148,6 +149,8 @@ class SearchIndex:
                 yield self._word(database, "reason", text), one.index
             for text in one.categories:
                 yield self._word(database, "category", text), one.index
+            if one.seen:
+                yield self._word(database, "seen", one.seen), one.index
 
     def _word(self, database: Connection, kind: str, text: str) -> int:
         number = self._words.get((kind, text))
@@ -210,14 +213,14 @@ class SearchIndex:
         for column, text in (("call", query.call_id), ("trace", query.trace)):
             if text is not None:
                 terms.append(_Term(0, column, _id_bytes(text)))
-        for kind in ("person", "reason", "category", "service", "effect", "type", "producer"):
+        for kind in ("person", "reason", "category", "seen", "service", "effect", "type", "producer"):
             text = getattr(query, kind)
             if text is None:
                 continue
             rows = self._read("SELECT uses, id FROM word WHERE kind = ? AND text = ?", (kind, text))
             if not rows:
                 return None
-            terms.append(_Term(rows[0][0], "tag" if kind in ("reason", "category") else kind, rows[0][1]))
+            terms.append(_Term(rows[0][0], "tag" if kind in ("reason", "category", "seen") else kind, rows[0][1]))
         return _sql(query, sorted(terms, key=lambda term: term.uses), bounds)
 
     def _bounds(self, query: Query) -> tuple[int, int] | None:

@@ -4,7 +4,7 @@ from typing import Annotated, ClassVar, Self
 
 from pydantic import Field, model_validator
 
-from sidecar.settings.sidecar import ServerTls, Text
+from sidecar.settings.sidecar import Metrics, ServerTls, Text
 from sidecar.settings.values import Duration, FilePath, HostPort, Section, Settings
 
 
@@ -96,3 +96,4 @@ class OversightSettings(Settings):
     reviewers: Reviewers
     period_keys: PeriodKeys = PeriodKeys()
     retention: Retention = Retention()
+    metrics: Metrics | None = None

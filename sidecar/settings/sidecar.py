@@ -311,12 +311,16 @@ class Store(Section):
 
 
 class Limits(Section):
-    """Bounds on what one caller may send."""
+    """Bounds on what one caller may send, and on how long it keeps a connection.
+
+    `connection_age`: after it a connection is asked to reconnect, which loses no call; 1h, with several workers 1m.
+    """
 
     message: Annotated[Size, Field(le=1 << 30)] = 4 << 20
     metadata: Annotated[Size, Field(le=1 << 20)] = 16 << 10
     token: Annotated[Size, Field(le=8 << 10)] = 8 << 10
     streams: Annotated[int, Field(ge=1, le=1_000_000)] = 1024
+    connection_age: Annotated[Duration, Field(ge=1.0, le=86400.0)] | None = None
 
 
 class Checks(Section):

@@ -49,7 +49,8 @@ def frame(payload: bytes) -> bytes:
 def frame_item(item: Item) -> bytes:
     """The frame of one record."""
     leaf, salt, body, nonce, sealed = item
-    return frame(b"".join((_ITEM.pack(len(leaf), len(body)), leaf, salt, body, nonce, sealed)))
+    payload = b"".join((_ITEM.pack(len(leaf), len(body)), leaf, salt, body, nonce, sealed))
+    return _FRAME.pack(len(payload), crc32c(payload)) + payload
 
 
 def read_frame(data: bytes, at: int) -> bytes:

@@ -12,7 +12,7 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sidecar.errors import RecordError
-from sidecar.record import RecordFormatError, encode_digest, leaf_digest
+from sidecar.record import RecordFormatError, digest_bytes, leaf_digest
 from sidecar.spool.committer import Committer
 from sidecar.spool.epoch import Epoch, RandomPool
 from sidecar.spool.files import Files, PosixFiles
@@ -57,13 +57,14 @@ class Spool:
         self.refused = 0
         self.last_error = ""
         self.shelf = shelf
+        self._for_permits = options.max_bytes - min(options.max_bytes // 16, 16 * 1024**2)
         self._lock = lock
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
         self._committer = Committer(self._loop, f"spool-commit-{options.slot}")
         self._before = recovered.head
         self._last = recovered.head.hash if recovered.head else b""
-        self._prev = encode_digest(self._last) if recovered.head else None
+        self._prev = digest_bytes(self._last) if recovered.head else None
         self._seq = 0
         self._durable_seq = 0
         self._durable_head = recovered.head
@@ -150,7 +151,7 @@ class Spool:
             for draft in drafts:
                 item = self.epoch.item(draft, seq, prev)
                 digest = leaf_digest(item.leaf)
-                prev = encode_digest(digest)
+                prev = digest_bytes(digest)
                 frames.append(frame_item(item))
                 seq += 1
         except RecordFormatError as error:
@@ -162,7 +163,12 @@ class Spool:
         self._pending.append((seq, data))
         self._pending_bytes += len(data)
         self.shelf.unacknowledged += len(drafts)
-        self._track(drafts, active.number)
+        retention = self.shelf.retention
+        for draft in drafts:
+            if draft.opens and draft.call_id is not None:
+                retention.opened(draft.call_id, active.number)
+            elif draft.type == "outcome" and draft.call_id is not None:
+                retention.ended(draft.call_id)
         if self._commit_timer is None and not self._committing:
             self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
         return seq - 1
@@ -221,20 +227,9 @@ class Spool:
         finally:
             os.close(self._lock)
 
-    def _track(self, drafts: Sequence[Draft], number: int) -> None:
-        retention = self.shelf.retention
-        for draft in drafts:
-            if draft.call_id is None:
-                continue
-            if draft.opens:
-                retention.opened(draft.call_id, number)
-            elif draft.type == "outcome":
-                retention.ended(draft.call_id)
-
     def _write(self, data: bytes, *, spare: bool) -> Segment:
         active, options = self._active, self.options
-        kept = 0 if spare else min(options.max_bytes // 16, 16 * 1024**2)
-        if self.shelf.total + len(data) > options.max_bytes - kept:
+        if self.shelf.total + len(data) > (options.max_bytes if spare else self._for_permits):
             self._seal_active()
             raise self._refusal(f"the spool holds {self.shelf.total} bytes; record.max_bytes is {options.max_bytes}. "
                                 "Check that the oversight store takes records")  # fmt: skip

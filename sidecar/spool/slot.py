@@ -2,6 +2,8 @@
 
 import fcntl
 import os
+from collections.abc import Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import NamedTuple
@@ -47,18 +49,47 @@ class Draft(NamedTuple):
     opens: bool = False
 
 
+class SlotInUseError(ConfigurationError):
+    """Another process has the slot. Whoever may have any of several takes another one."""
+
+
 def take_lock(path: Path) -> int:
-    """Lock the slot for this process (flock(2)); closing the descriptor, or dying, gives it back."""
+    """Lock the slot for this process (flock(2)); closing the descriptor, or dying, gives it back. SlotInUseError."""
     fd = os.open(path, os.O_CREAT | os.O_RDWR | os.O_CLOEXEC, 0o600)
     try:
         fcntl.flock(fd, fcntl.LOCK_EX | fcntl.LOCK_NB)
     except BlockingIOError:
         os.close(fd)
-        raise ConfigurationError(
+        raise SlotInUseError(
             "another process uses this spool slot", where=str(path),
             fix="Stop it, or give each sidecar its own `record.spool` and each worker its own slot",
         ) from None  # fmt: skip
     return fd
+
+
+@contextmanager
+def held(spool: Path) -> Iterator[None]:
+    """No other sidecar uses the spool meanwhile. ConfigurationError when one does."""
+    try:
+        spool.mkdir(mode=0o700, parents=True, exist_ok=True)
+        lock = os.open(spool / "sidecar.lock", os.O_RDWR | os.O_CREAT | os.O_NOFOLLOW | os.O_CLOEXEC, 0o600)
+    except OSError as error:
+        raise ConfigurationError(
+            f"the spool cannot be used: {error.strerror}",
+            where=f"record.spool: {spool}",
+            fix="Check its rights and the disk.",
+        ) from None
+    try:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise ConfigurationError(
+                "another sidecar uses this spool", where=f"record.spool: {spool}",
+                fix="Stop it, or give each sidecar its own `record.spool`. For more processes, set `workers`",
+            ) from None  # fmt: skip
+        yield
+    finally:
+        os.close(lock)
 
 
 def unusable(folder: Path, error: OSError) -> ConfigurationError:

@@ -15,8 +15,26 @@ from typing import NoReturn
 
 from rich.console import Console
 
-from tests.benchmarks import calls, engine, ingest, load, machine, opa, people, pipeline, rows, worker
+from tests.benchmarks import (
+    calls,
+    check,
+    engine,
+    hosted,
+    in_process,
+    ingest,
+    load,
+    machine,
+    opa,
+    people,
+    pipeline,
+    rivals,
+    rivals_cerbos,
+    rivals_envoy,
+    rows,
+    worker,
+)
 from tests.benchmarks.deployment import Deployment
+from tests.benchmarks.h2load import MissingError
 from tests.benchmarks.rows import Row
 from tests.benchmarks.scale import FULL, LONG, SHORT, Scale
 
@@ -31,6 +49,11 @@ class Run:
         self._deployment: Deployment | None = None
         self.groups: dict[str, Callable[[], Iterable[Row]]] = {
             "calls": lambda: calls.measure(self.deployment(), scale, say),
+            "hosted": lambda: hosted.measure(self.deployment(), scale, say),
+            "envoy": lambda: rivals_envoy.measure(self.deployment(), scale, say),
+            "check": lambda: check.measure(self.deployment(), scale, say),
+            "cerbos": lambda: rivals_cerbos.measure(self.deployment(), scale, say),
+            "in-process": lambda: in_process.measure(self.deployment(), scale, say),
             "pipeline": lambda: pipeline.measure(self.deployment(), scale),
             "people": lambda: people.measure(self.deployment(), scale, say),
             "engine": lambda: engine.measure(scale),
@@ -63,7 +86,7 @@ def main() -> int:
     folder = Path(tempfile.mkdtemp(prefix="chbench-", dir=options.data))
     found: list[Row] = []
     failed = 0
-    facts = machine.facts() | {"load": load.describe(), "scale": scale.name}
+    facts = machine.facts() | {"peers": rivals.versions(), "load": load.describe(), "scale": scale.name}
     began = time.monotonic()
 
     def say(text: str) -> None:
@@ -79,6 +102,8 @@ def main() -> int:
                 try:
                     for row in run.groups[name]():
                         found.append(row)  # noqa: PERF402 - what was measured before an error is kept
+                except MissingError as error:
+                    progress.print(f"{name} is left out: {error}", style="yellow", markup=False)
                 except Exception as error:  # noqa: BLE001 - the other groups are measured all the same
                     failed += 1
                     progress.print(
@@ -103,9 +128,11 @@ def _stop(number: int, _: FrameType | None) -> NoReturn:
 def _options() -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="python -m tests.benchmarks", description=__doc__)
     size = parser.add_mutually_exclusive_group()
-    size.add_argument("--short", action="store_true", help="a look, in about 3 minutes")
-    size.add_argument("--long", action="store_true", help="with 10^6 calls and 10^7 records, in about an hour")
-    names = ("calls", "pipeline", "people", "engine", "opa", "worker", "store")
+    size.add_argument("--short", action="store_true", help="a look, in about 10 minutes")
+    size.add_argument("--long", action="store_true", help="with 10^6 calls and 10^7 records, in about 90 minutes")
+    names = (
+        "calls", "hosted", "envoy", "check", "cerbos", "in-process", "pipeline", "people", "engine", "opa", "worker", "store",
+    )  # fmt: skip
     parser.add_argument("--only", action="append", choices=names, help="one group of figures; may be given again")
     parser.add_argument("--json", type=Path, metavar="FILE", help="write the figures, samples included")
     parser.add_argument("--write", action="store_true", help="put the table into docs/measurements.md")

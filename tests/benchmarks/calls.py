@@ -4,18 +4,19 @@ import time
 from collections import defaultdict
 from collections.abc import Callable, Sequence
 
-from tests.benchmarks import load
+from tests.benchmarks import load, rivals_opa
 from tests.benchmarks.deployment import Deployment, Server
 from tests.benchmarks.load import LoadError, Request, Seen
+from tests.benchmarks.rivals_opa import PLAIN
 from tests.benchmarks.rows import Row, at_least, middle
 from tests.benchmarks.scale import Scale
 
 GROUP = "one unary call, over a Unix socket"
 CONCURRENCIES = (1, 32)
 SETTLE_SECONDS = 8.0
-_PEER = "≥ {} × Envoy + OPA"
-_TARGETS = {1: _PEER.format("1.5"), 32: _PEER.format("1")}
-BARE, PLAIN, DOOR = "bare grpcio echo", "plain grpc.aio proxy", "our proxy door, no policy"
+LEAST = {1: 1.5, 32: 1.0}
+"""Times Envoy with OPA's plugin."""
+BARE, DOOR = "bare grpcio echo", "our proxy door, no policy"
 
 
 def levels(level: str) -> dict[str, object]:
@@ -39,7 +40,7 @@ def measure(deployment: Deployment, scale: Scale, say: Callable[[str], None]) ->
     found = [_row(what, one, servers[what], seen) for one in CONCURRENCIES for what in servers]
     for server in servers.values():
         deployment.stop(server.name)
-    return [*found, *_levels(seen)]
+    return [*found, *_against_opa(seen), *_levels(seen)]
 
 
 def rounds(
@@ -73,15 +74,22 @@ def _check(server: Server) -> None:
 
 def _row(what: str, concurrency: int, server: Server, seen: dict[tuple[str, int], list[Seen]]) -> Row:
     rates = {name: middle([one.rate for one in seen[name, concurrency]]) for name in (what, PLAIN, BARE)}
-    guarded = what.startswith("guarded, written")
     return Row(
         group=GROUP, what=what, note=f"{concurrency} at a time", figure=rates[what], unit="/s",
         p50=middle([one.p50 for one in seen[what, concurrency]]),
         p99=middle([one.p99 for one in seen[what, concurrency]]),
         rss=server.rss(), plain=rates[what] / rates[PLAIN], bare=rates[what] / rates[BARE],
-        target=_TARGETS[concurrency] if guarded else "",
         samples=tuple(one.rate for one in seen[what, concurrency]),
     )  # fmt: skip
+
+
+def _against_opa(seen: dict[tuple[str, int], list[Seen]]) -> list[Row]:
+    found: list[Row] = []
+    for concurrency in CONCURRENCIES:
+        at = {what: one for (what, each), one in seen.items() if each == concurrency}
+        for what in ("guarded, written, cache miss", "guarded, written, cache hit"):
+            found += rivals_opa.against(GROUP, what, concurrency, at[what], at, LEAST[concurrency])
+    return found
 
 
 def _levels(seen: dict[tuple[str, int], list[Seen]]) -> list[Row]:

@@ -9,7 +9,7 @@ import json
 import sys
 import time
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -98,7 +98,7 @@ class Deployment:
         self.user = self.world.cast.us
         self.request = request(self.world.tokens["amy"], self.user)
         self._processes = Processes(folder / "logs")
-        self._reply = folder / "reply"
+        self._reply = self.reply = folder / "reply"
         self._reply.write_bytes(profile(self.user))
         self._upstream = folder / "up" / "0.sock"
 
@@ -153,10 +153,23 @@ class Deployment:
     def start(self, name: str, settings: Path) -> Server:
         """Start a sidecar from its settings file."""
         socket = self.folder / name / "0.sock"
-        with on_core(SERVER):
-            self._processes.start(name, sidecar_command("run", "--config", settings), socket.exists)
+        self.launch(name, sidecar_command("run", "--config", settings), SERVER, socket.exists)
+        return Server(name, socket, self.pid(name), self.metrics_port(settings))
+
+    def launch(self, name: str, command: list[str], core: int, ready: Callable[[], bool]) -> None:
+        """Start a process on a core, and wait until it is ready."""
+        with on_core(core):
+            self._processes.start(name, command, ready)
+
+    def pid(self, name: str) -> int:
+        """The process id of what was started."""
+        return self._processes.pid(name)
+
+    @staticmethod
+    def metrics_port(settings: Path) -> int:
+        """Where a sidecar's metrics are."""
         listen = yaml.safe_load(settings.read_text(encoding="utf-8"))["metrics"]["listen"]
-        return Server(name, socket, self._processes.pid(name), int(listen.rpartition(":")[2]))
+        return int(listen.rpartition(":")[2])
 
     def stop(self, name: str) -> None:
         """Stop one server."""

@@ -12,8 +12,9 @@ from pathlib import Path
 import grpc
 import uvloop
 
-from sidecar.enforcement.call import Call, Reply
-from sidecar.enforcement.intercept import PROXY, ProxyHandler
+from sidecar.enforcement.call import Call, Reply, Upstream
+from sidecar.enforcement.declarations import PROXY
+from sidecar.enforcement.intercept import ProxyHandler
 from sidecar.enforcement.listen import Listen, Listener
 from sidecar.enforcement.transport import Limits
 from sidecar.enforcement.upstream import GrpcUpstream
@@ -66,7 +67,7 @@ class Nothing:
     def kind(self, method: str) -> str:
         return "unary"
 
-    async def unary(self, call: Call, request: bytes) -> Reply:
+    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
         left = None if call.deadline is None else call.deadline - time.monotonic()
         return await self._upstream.unary(call.method, request, call.metadata, left)
 

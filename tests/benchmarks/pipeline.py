@@ -58,6 +58,9 @@ def measure(deployment: Deployment, scale: Scale) -> list[Row]:
         )
         for kind, most in _MOST.items()
     ]  # fmt: skip
+    rows.append(
+        Row(group=GROUP, what="Python functions entered by it, cache hit", figure=found["entered"], unit="functions")
+    )
     for kind in _MOST:
         times: dict[str, float] = found["stages"][kind]
         rows += [

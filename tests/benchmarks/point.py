@@ -14,6 +14,7 @@ from collections.abc import Awaitable, Callable
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, replace
 from pathlib import Path
+from types import FrameType
 from typing import Literal
 
 import msgspec
@@ -25,13 +26,13 @@ from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.demo.world import CONSOLE
 from sidecar.enforcement.call import Call, Final, Peer, Reply
 from sidecar.enforcement.circumstances import TICKET
-from sidecar.enforcement.intercept import PROXY
+from sidecar.enforcement.declarations import PROXY
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.prepared import Preparations
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code
-from sidecar.main import build, composition, policy_start
+from sidecar.main import build, composition, given, policy_start
 from sidecar.main.records import Records
 from sidecar.main.standing import InForce
 from sidecar.observability.calls import CallObserver
@@ -105,12 +106,12 @@ async def compose(path: Path, ids: list[int], stack: AsyncExitStack, log: Operat
             binding=settings.identity.bind_to_workload,
         ),
         describer=build.describer(settings), classifier=Classifier(index), decisions=decisions,
-        recorder=records.recorder, upstream=Memory(ids), circumstances=composition.circumstances(settings, None),
+        recorder=records.recorder, upstream=Memory(ids), circumstances=composition.circumstances(settings, None, None),
         standing=InForce(active, directory, index, settings.policy.max_age), preparations=Preparations(),
-        observer=CallObserver(stats, None, random.SystemRandom().getrandbits),
+        observer=CallObserver(stats),
         levels=settings.record.levels.model_dump(), reflection=False,
         report=lambda error: print(f"refused: {error.operator}", file=sys.stderr),
-        clock=build.clock, new_id=lambda: uuid7(build.now(), pool.take(10)),
+        clock=given.clock, new_id=lambda: uuid7(given.now(), pool.take(10)),
     )  # fmt: skip
     return Bench(EnforcementPoint(parts), decisions.cache, stats)
 
@@ -154,6 +155,22 @@ async def timed(bench: Bench, made: list[tuple[Call, bytes]], *, miss: bool) -> 
     return taken / len(made) * 1e6
 
 
+async def entered(bench: Bench, made: list[tuple[Call, bytes]]) -> float:
+    """Python functions entered per call: a measure of work that a busy machine does not disturb."""
+    count = 0
+
+    def note(_: FrameType, event: str, __: object) -> None:
+        nonlocal count
+        count += event == "call"
+
+    sys.setprofile(note)
+    try:
+        await timed(bench, made, miss=False)
+    finally:
+        sys.setprofile(None)
+    return count / len(made)
+
+
 async def stages(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[str, object]:
     """Hit and miss in turns, and the stages of each."""
     bench = await compose(Path(task.settings[0]), task.ids[0], stack, log)
@@ -167,7 +184,7 @@ async def stages(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[st
             taken[kind].append(await timed(bench, made, miss=kind == "miss"))
             for name, stage in bench.stats.stages.items():
                 total[name] = total.get(name, 0.0) + stage.total / (task.rounds * len(made)) * 1e6
-    return {**taken, "stages": totals}
+    return {**taken, "stages": totals, "entered": await entered(bench, made[:_SLICE])}
 
 
 async def people(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[str, object]:

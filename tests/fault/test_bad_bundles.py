@@ -20,7 +20,7 @@ from policy_rig import AMY, Clock, PolicyRig
 from sidecar.decision import archive
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.errors import ConfigurationError, DecideError
-from sidecar.main.build import clock
+from sidecar.main.given import clock
 from sidecar.main.sources import file_source
 from sidecar.vocabulary import canonical
 

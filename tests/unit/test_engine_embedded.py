@@ -17,6 +17,7 @@ from sidecar.vocabulary import (
     Effect,
     Environment,
     LimitRecords,
+    Person,
     Resource,
     Subject,
     UnknownObligation,
@@ -210,3 +211,26 @@ async def test_more_slow_calls_than_may_wait_are_refused_at_once() -> None:
     told = [outcome.operator for outcome in outcomes if isinstance(outcome, DecideError)]
     assert len(told) == 80
     assert sum("waiting already" in text for text in told) == 80 - 32
+
+
+async def test_whom_a_rule_runs_away_for_waits_alone() -> None:
+    """Others do not stand behind them, however many there are."""
+    rules = f'decision := {json.dumps(PERMIT)}\n\ndecision := 1 if {{\n  input.subject.person.id == "eve"\n  {SPIN}\n}}'
+    point = EmbeddedEngine(engine(rules, 0.2))
+
+    async def asked(person: str) -> object:
+        request = AccessRequest(
+            subject=Subject(kind="personnel", person=Person(id=person)), action=Action(name="read"), resource=Resource(),
+            context=Environment(time="2026-01-01T00:00:00Z", phase="request"),
+        )  # fmt: skip
+        return await point.decide(request, canonical(request))
+
+    with pytest.raises(DecideError):
+        await asked("eve")
+    runaway = [asyncio.create_task(asked("eve")) for _ in range(40)]
+    await asyncio.sleep(0.01)
+    for _ in range(5):
+        assert (await asked("amy")).permits
+    assert sum(one.done() for one in runaway) < 20, "all five were answered while most of eve's still waited"
+    outcomes = await asyncio.gather(*runaway, return_exceptions=True)
+    assert all(isinstance(one, DecideError) for one in outcomes)

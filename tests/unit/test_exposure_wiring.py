@@ -83,7 +83,11 @@ async def test_an_operator_sees_what_the_ledger_was_not_told(tmp_path):
     await link.exposures.settle(Settlement("c1"))
     assert "ledger" in told[0].operator
     assert link.problems() == ["ledger: 1 settlements cannot be told; covered persons are refused"]
-    assert {name: read() for name, (_, read) in link.gauges().items()} == {"ledger_owed": 1.0, "ledger_lost": 0.0}
+    assert {name: read() for name, (_, read) in link.gauges().items()} == {
+        "ledger_owed": 1.0,
+        "ledger_lost": 0.0,
+        "ledger_requests": {("answered",): 0.0, ("failed",): 1.0},
+    }
     assert len([one.close() for one in link.work()]) == 2
     await link.close()
 

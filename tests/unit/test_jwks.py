@@ -8,7 +8,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_provider import NOW, Clock, Provider, Source, b64url, jwks, new_key, public_jwk
 
-from sidecar.attributes.jwks import EARLY_REFRESH, MAX_KEYS, MAX_UNKNOWN, JwksError, KeyRing, parse_jwks
+from sidecar.attributes.jwks import EARLY_REFRESH, LATER_RETRY, MAX_KEYS, MAX_UNKNOWN, JwksError, KeyRing, parse_jwks
 from sidecar.attributes.keysource import FetchError
 from sidecar.errors import Code, ConfigurationError, IdentifyError
 
@@ -242,3 +242,19 @@ def test_no_set_raises_anything_else(data, changes):
         )
         assert "other-key" in keys
         assert len(keys) + len(skipped) == 2
+
+
+async def test_a_source_that_fails_is_not_asked_again_within_thirty_seconds_whoever_asks():
+    clock, source = Clock(), Source(jwks(ES))
+    ring = ring_of(source, clock)
+    source.content = FetchError("down")
+    task = await served(ring)
+    ring.key("made-up", clock.now)
+    await settle(lambda: source.fetches == 2)
+    for second in range(1, 30):
+        clock.now += 1
+        ring.key(f"made-up-{second}", clock.now)
+        await asyncio.sleep(0)
+    assert source.fetches == 2
+    assert (LATER_RETRY * 0.9, ring.status().error) >= (EARLY_REFRESH, "down")
+    await stopped(task)

@@ -17,6 +17,7 @@ from sidecar.enforcement.upstream import ClientTls
 from sidecar.main import build, grants, renewal
 from sidecar.main.composition import compose
 from sidecar.main.standing import Changes
+from sidecar.observability.metrics import CallStats
 from sidecar.observability.traces import Telemetry
 from sidecar.settings.loader import load
 from sidecar.settings.sidecar import SidecarSettings
@@ -151,7 +152,7 @@ async def test_the_whole_of_it_put_together(world: World) -> None:
     log = Log()
     async with AsyncExitStack() as stack:
         telemetry = Telemetry("test", {})
-        parts = await compose(settings(world), log, telemetry, stack)
+        parts = await compose(settings(world), log, telemetry, CallStats(), stack)
         stack.push_async_callback(parts.records.drain, 0.0)
         reconsidered = Count()
         streams = parts.point._streams

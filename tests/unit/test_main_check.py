@@ -9,7 +9,7 @@ from deployment import changed, make_world
 
 from sidecar.errors import ConfigurationError, IdentifyError, RecordError
 from sidecar.main import build
-from sidecar.main.build import clock
+from sidecar.main.given import clock
 from sidecar.main.process import check
 from sidecar.main.records import Records, about
 from sidecar.settings.loader import load
@@ -133,7 +133,7 @@ class FullDisk:
 
 
 async def test_a_start_on_a_full_disk_is_said_in_one_line_for_the_operator() -> None:
-    records = Records(None, FullDisk(), None, None, None)  # type: ignore[arg-type]
+    records = Records(None, FullDisk(), None, None, None, None)  # type: ignore[arg-type]
     with pytest.raises(ConfigurationError) as caught:
         await records.start()
     assert str(caught.value) == (

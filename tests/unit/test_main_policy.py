@@ -11,7 +11,7 @@ from policy_rig import AMY, MAX_AGE, Clock, PolicyRig, until
 
 from sidecar.decision.folder import load_folder
 from sidecar.errors import ConfigurationError, DecideError
-from sidecar.main.build import clock
+from sidecar.main.given import clock
 from sidecar.main.policy import Current
 from sidecar.main.policy_follow import CONFIRM_SECONDS, RETRY_SECONDS
 from sidecar.main.sources import file_source, folder_source

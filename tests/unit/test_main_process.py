@@ -10,7 +10,7 @@ import grpc
 import pytest
 from proxy_parts import Remembering
 
-from sidecar.enforcement.call import Call, Final, Reply
+from sidecar.enforcement.call import Call, Final, Reply, Upstream
 from sidecar.enforcement.declarations import PROXY
 from sidecar.enforcement.intercept import ProxyHandler
 from sidecar.enforcement.listen import Listen
@@ -107,10 +107,10 @@ class Point:
     def kind(self, method: str) -> str | None:
         return "unary"
 
-    async def unary(self, call: Call, request: bytes) -> Reply:
+    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
         return Reply(message=b"", headers=(), final=Final(code=Code.OK))
 
-    async def stream(self, call, requests, answer) -> Final:
+    async def stream(self, call, requests, answer, upstream=None) -> Final:
         return Final(code=Code.OK)
 
 

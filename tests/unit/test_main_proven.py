@@ -15,7 +15,7 @@ from sidecar.decision import activation
 from sidecar.decision.embedded import EmbeddedMaker
 from sidecar.decision.folder import load_folder
 from sidecar.errors import ConfigurationError, DecideError
-from sidecar.main.build import clock
+from sidecar.main.given import clock
 from sidecar.main.proven import KEPT, KeptPolicies, Pin
 from sidecar.main.sources import file_source, folder_source
 

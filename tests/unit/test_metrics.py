@@ -2,18 +2,18 @@
 
 import socket
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-from opentelemetry.sdk.metrics import MeterProvider
-from opentelemetry.sdk.metrics.export import InMemoryMetricReader
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
 from sidecar.errors import ConfigurationError
-from sidecar.observability.metrics import EDGES, MAX_SERIES, CallStats, export, serve
+from sidecar.observability.exposition import Exposition
+from sidecar.observability.exposition import serve as serve_families
+from sidecar.observability.metrics import EDGES, MAX_SERIES, RPC_EDGES, CallStats
 
 METHOD = "profiles.v1.Profiles/GetProfile"
 
@@ -23,12 +23,16 @@ def free_port() -> int:
         return int(taken.getsockname()[1])
 
 
+def serve(stats: CallStats, gauges: dict[str, object], host: str, port: int) -> Callable[[], None]:
+    return serve_families(Exposition(stats, gauges), host, port)  # type: ignore[arg-type]
+
+
 class Scraped:
     """Serves one store and scrapes it as Prometheus does."""
 
     def __init__(self, stats: CallStats, gauges: dict[str, object]) -> None:
         self.port = free_port()
-        self.stop = serve(stats, gauges, "127.0.0.1", self.port)  # type: ignore[arg-type]
+        self.stop = serve(stats, gauges, "127.0.0.1", self.port)
 
     def text(self) -> str:
         with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
@@ -114,7 +118,7 @@ def test_no_label_can_hold_a_person(stats: CallStats, scraped: Scraped) -> None:
     stats.count(METHOD, "permit", "", "OK")
     stats.time("decide", 0.1)
     stats.event("filtered")
-    labels = {name for one in scraped.samples() for name in one.labels}
+    labels = {name for one in scraped.samples() for name in one.labels if one.name.startswith("customhouse_")}
     assert labels == {"method", "effect", "reason", "status_code", "event", "detail", "stage", "le"}
 
 
@@ -143,27 +147,43 @@ def test_an_ipv6_address_in_brackets(stats: CallStats) -> None:
     stop()
 
 
-def test_opentelemetry_reads_the_same_numbers(stats: CallStats) -> None:
-    reader = InMemoryMetricReader()
-    provider = MeterProvider(metric_readers=[reader], shutdown_on_exit=False)
-    export(provider.get_meter("customhouse"), stats, {"spool_records": ("Records without a receipt", lambda: 7.0)})
-    for _ in range(3):
-        stats.count(METHOD, "permit", "", "OK")
-    stats.time("decide", 0.25)
-    stats.time("decide", 0.5)
-    data = reader.get_metrics_data()
-    assert data is not None
-    found = {
-        metric.name: [(dict(point.attributes or {}), point.value) for point in metric.data.data_points]  # type: ignore[union-attr]
-        for resource in data.resource_metrics
-        for scope in resource.scope_metrics
-        for metric in scope.metrics
-    }
-    assert found["customhouse.calls"] == [
-        ({"rpc.system.name": "grpc", "rpc.method": METHOD, "rpc.response.status_code": "OK",
-          "customhouse.effect": "permit", "customhouse.reason": ""}, 3)
-    ]  # fmt: skip
-    assert found["customhouse.stage.duration"] == [({"customhouse.stage": "decide"}, 0.75)]
-    assert found["customhouse.stage.passages"] == [({"customhouse.stage": "decide"}, 2)]
-    assert found["customhouse.spool.records"] == [({}, 7.0)]
-    provider.shutdown()
+def test_calls_are_timed_by_method_and_status(stats: CallStats, scraped: Scraped) -> None:
+    times = [0.0, RPC_EDGES[0], 0.003, 0.6, 11.0]
+    for seconds in times:
+        stats.count(METHOD, "permit", "", "OK", seconds)
+    stats.count(METHOD, "permit", "", "OK")  # of a caller that does not time
+    labels = {"rpc_system_name": "grpc", "rpc_method": METHOD, "rpc_response_status_code": "OK"}
+    buckets = [one for one in scraped.samples() if one.name == "rpc_server_call_duration_seconds_bucket"]
+    assert [one.value for one in buckets] == [sum(one <= edge for one in times) for edge in (*RPC_EDGES, float("inf"))]
+    assert scraped.value("rpc_server_call_duration_seconds_sum", **labels) == pytest.approx(sum(times))
+
+
+def test_decisions_are_counted_and_their_reasons_bounded(stats: CallStats, scraped: Scraped) -> None:
+    stats.decided("proxy", "request", "permit", "")
+    stats.decided("proxy", "response", "deny", "covered_person")
+    assert scraped.value("customhouse_decisions_total", door="proxy", phase="response", effect="deny",
+                         reason="covered_person") == 1  # fmt: skip
+    for number in range(MAX_SERIES + 10):
+        stats.decided("proxy", "request", "deny", f"own_{number}")
+    assert len(stats.decisions) == MAX_SERIES + 1
+    assert (
+        scraped.value("customhouse_decisions_total", door="proxy", phase="request", effect="deny", reason="_OTHER")
+        == 12
+    )
+
+
+def test_what_cannot_be_read_is_counted_and_the_rest_is_served(stats: CallStats) -> None:
+    def broken() -> float:
+        raise OSError("the disk is gone")
+
+    made = Scraped(stats, {"spool_free_bytes": ("Free", broken), "spool_records": ("Records", lambda: 7.0)})
+    assert made.value("customhouse_metrics_unreadable") == 1
+    assert made.value("customhouse_spool_records") == 7
+    assert not [one for one in made.samples() if one.name == "customhouse_spool_free_bytes"]
+    made.stop()
+
+
+def test_a_metric_that_only_grows_is_a_counter_and_rows_have_labels(stats: CallStats) -> None:
+    made = Scraped(stats, {"delivery_rejected": ("Refused", lambda: {("gap",): 2.0, ("bad_signature",): 1.0})})
+    assert made.value("customhouse_delivery_rejected_total", code="gap") == 2
+    made.stop()

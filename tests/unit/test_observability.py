@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from sidecar.errors import ConfigurationError
-from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan
+from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan, pooled_bits
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.traces import OwnRatio, Telemetry, parse_traceparent, sampling_ratio
@@ -263,13 +263,13 @@ class TestTelemetry:
     def test_without_an_endpoint_nothing_is_sampled(self, environment: dict[str, str]) -> None:
         made = Telemetry("customhouse-sidecar", environment)
         assert made.tracer is None
-        assert made.meter is None
+        assert not made.metrics
         made.shutdown()
 
     def test_traces_alone(self) -> None:
         made = Telemetry("customhouse-sidecar", {"OTEL_EXPORTER_OTLP_TRACES_ENDPOINT": "http://localhost:1"})
         assert made.tracer is not None
-        assert made.meter is None
+        assert not made.metrics
         made.shutdown()
 
     def test_a_bad_sampler_stops_the_start(self) -> None:
@@ -294,3 +294,30 @@ class TestLog:
         log.debug("x")
         log.info("y")
         assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["y"]
+
+
+class TestBits:
+    def test_no_bit_is_used_twice_and_every_number_has_the_bits_it_should(self) -> None:
+        drawn: list[bytes] = []
+
+        def source(size: int) -> bytes:
+            drawn.append(bytes((len(drawn) * size + at) % 251 for at in range(size)))
+            return drawn[-1]
+
+        bits = pooled_bits(source)
+        used = [bits(128 if at % 2 else 64).to_bytes(16 if at % 2 else 8, "big") for at in range(1000)]
+        whole, at = b"".join(drawn), 0
+        for one in used:
+            at = whole.index(one, at) + len(one)
+        assert len(drawn) > 1
+
+    def test_stages_are_seen_before_a_long_call_ends(self) -> None:
+        stats = CallStats()
+        span = CallObserver(stats).begin(METHOD, None)
+        for _ in range(64):
+            span.stage("describe")
+        assert sum(stats.stages["describe"].buckets) == 64
+        span.stage("record")
+        span.end("OK", "permit", "")
+        assert sum(stats.stages["record"].buckets) == 1
+        assert sum(stats.stages["describe"].buckets) == 64

@@ -105,15 +105,14 @@ class TestUnknownKeys:
         assert f"{key}: " in text
         assert "is not in this version; remove the key" in text
 
-    @pytest.mark.parametrize(
-        ("key", "value"),
-        [("workers", 2), ("listen.0.door", "ext_proc"), ("listen.0.door", "authzen")],
-    )
-    def test_so_is_a_value_of_a_later_version(self, tmp_path: Path, key: str, value: object) -> None:
-        text = refused(tmp_path, key, value)
-        assert f"{key}: " in text
-        assert "is not in this version" in text
-        assert f"(found {value!r})" in text
+    def test_a_door_without_a_listener_says_where_it_is(self, tmp_path: Path) -> None:
+        text = refused(tmp_path, "listen.0.door", "interceptor")
+        assert "listen.0.door: " in text
+        assert "sidecar.main.in_process" in text
+        assert "(found 'interceptor')" in text
+
+    def test_a_proxy_needs_somewhere_to_forward_to(self, tmp_path: Path) -> None:
+        assert "needs upstream.address" in refused(tmp_path, "upstream.address", None)
 
     def test_every_mistake_is_named_at_once(self, tmp_path: Path) -> None:
         text = refusal(written(tmp_path, changed("limits.streems", 3, changed("upstream.location.country", "USA"))))
@@ -158,7 +157,7 @@ class TestValues:
             ("producer.name", "Profiles"), ("producer.name", ""), ("producer.name", 7), ("producer.name", None),
             ("producer.key", ""), ("producer.key", 7), ("producer.key", "a\0b"),
             ("producer", []), ("producer", None), ("producer", "x"),
-            ("listen", []), ("listen", {}), ("listen.0.door", "grpc"), ("listen.0.address", "8443"),
+            ("listen", {}), ("listen.0.door", "grpc"), ("listen.0.address", "8443"),
             ("listen.0.address", "host:99999"), ("listen.0.address", "host:-1"), ("listen.0.address", ""),
             ("listen.0.address", "::1:8443"), ("listen.0.address", "unix:"), ("listen.0.address", "http://host:1"),
             ("listen.0.workload", "spiffe://corp/ns/web"),
@@ -205,7 +204,7 @@ class TestValues:
         assert len(refused(tmp_path, "producer.name", "x" * 10_000)) < 1000
 
     @pytest.mark.parametrize("key", [key for key in yaml.safe_load(SIDECAR) if key in
-                                     ("producer", "listen", "upstream", "identity", "describe", "subjects", "policy",
+                                     ("producer", "upstream", "identity", "describe", "subjects", "policy",
                                       "record", "destination", "oversight")])  # fmt: skip
     def test_a_missing_section_is_named(self, tmp_path: Path, key: str) -> None:
         assert f"{key}: missing" in refused(tmp_path, key, ...)

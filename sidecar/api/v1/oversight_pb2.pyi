@@ -137,7 +137,7 @@ class Rejected(_message.Message):
     def __init__(self, code: _Optional[str] = ..., message: _Optional[str] = ..., first_seq: _Optional[int] = ..., retry: _Optional[bool] = ...) -> None: ...
 
 class SearchRequest(_message.Message):
-    __slots__ = ("person", "reason", "effect", "since", "until", "trace", "producer", "call_id", "subject", "subject_kind", "type", "cursor", "limit", "service", "category")
+    __slots__ = ("person", "reason", "effect", "since", "until", "trace", "producer", "call_id", "subject", "subject_kind", "type", "cursor", "limit", "service", "category", "seen")
     PERSON_FIELD_NUMBER: _ClassVar[int]
     REASON_FIELD_NUMBER: _ClassVar[int]
     EFFECT_FIELD_NUMBER: _ClassVar[int]
@@ -153,6 +153,7 @@ class SearchRequest(_message.Message):
     LIMIT_FIELD_NUMBER: _ClassVar[int]
     SERVICE_FIELD_NUMBER: _ClassVar[int]
     CATEGORY_FIELD_NUMBER: _ClassVar[int]
+    SEEN_FIELD_NUMBER: _ClassVar[int]
     person: str
     reason: str
     effect: str
@@ -168,7 +169,8 @@ class SearchRequest(_message.Message):
     limit: int
     service: str
     category: str
-    def __init__(self, person: _Optional[str] = ..., reason: _Optional[str] = ..., effect: _Optional[str] = ..., since: _Optional[str] = ..., until: _Optional[str] = ..., trace: _Optional[str] = ..., producer: _Optional[str] = ..., call_id: _Optional[str] = ..., subject: _Optional[str] = ..., subject_kind: _Optional[str] = ..., type: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., service: _Optional[str] = ..., category: _Optional[str] = ...) -> None: ...
+    seen: str
+    def __init__(self, person: _Optional[str] = ..., reason: _Optional[str] = ..., effect: _Optional[str] = ..., since: _Optional[str] = ..., until: _Optional[str] = ..., trace: _Optional[str] = ..., producer: _Optional[str] = ..., call_id: _Optional[str] = ..., subject: _Optional[str] = ..., subject_kind: _Optional[str] = ..., type: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., service: _Optional[str] = ..., category: _Optional[str] = ..., seen: _Optional[str] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
     __slots__ = ("records", "next_cursor", "searched_to")

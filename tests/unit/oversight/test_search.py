@@ -25,10 +25,11 @@ def body(number):
     """Many different bodies, by number."""
     return (
         '{{"service":"{}","trace":{{"trace_id":"{}"}},"input":{{"subject":{{"person":{{"id":"{}"}}}},'
-        '"resource":{{"categories":["{}"],"computed":["{}"]}}}},"decision":{{"effect":"{}","reasons":[{{"code":"{}"}}]}}}}'
+        '"resource":{{"categories":["{}"],"computed":["{}"]}}}},"decision":{{"effect":"{}","reasons":[{{"code":"{}"}}]}}{}}}'
     ).format(
         SERVICES[number % 2], TRACES[number // 3 % 2], PEOPLE[number % 5 > 1], CATEGORIES[number % 3],
         CATEGORIES[number // 2 % 3], "deny" if number % 4 == 0 else "permit", REASONS[number // 5 % 2],
+        ("", ',"seen":"reported"', ',"seen":"unobserved"', "")[number // 7 % 4],
     ).encode()  # fmt: skip
 
 
@@ -61,7 +62,7 @@ def matches(query, terms):
         query.producer in (None, terms.leaf.producer), query.call_id in (None, terms.leaf.call_id),
         query.type in (None, terms.leaf.type), query.service in (None, terms.service),
         query.reason is None or query.reason in terms.reasons,
-        query.category is None or query.category in terms.categories,
+        query.category is None or query.category in terms.categories, query.seen in (None, terms.seen),
         query.since is None or moment >= query.since.timestamp() * 1e6,
         query.until is None or moment < query.until.timestamp() * 1e6,
     ))  # fmt: skip
@@ -76,7 +77,7 @@ QUERIES = st.builds(
     Query, person=optional([*PEOPLE, "nobody"]), reason=optional(REASONS), effect=optional(["permit", "deny"]),
     since=MOMENTS, until=MOMENTS, trace=optional(TRACES), producer=optional(["profiles-1", "other"]),
     call_id=optional([*CALLS, "01A19467-E800-704D-A788-142CC2B79638"]), type=optional(["open", "decision", "outcome"]),
-    service=optional(SERVICES), category=optional(CATEGORIES), after=st.integers(-1, 2400), limit=st.integers(1, 300),
+    service=optional(SERVICES), category=optional(CATEGORIES), seen=optional(("reported", "unobserved")), after=st.integers(-1, 2400), limit=st.integers(1, 300),
 )  # fmt: skip
 
 

@@ -1,0 +1,1 @@
+"""Generated code: what is used of Envoy's authorization and processing services."""

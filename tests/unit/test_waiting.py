@@ -1,0 +1,148 @@
+"""Permits that wait to be reported: whose they are, for how long, and that each ends in one outcome."""
+
+import asyncio
+from types import SimpleNamespace
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sidecar.doors.waiting import Waiting
+from sidecar.errors import Code, RecordError
+
+pytestmark = pytest.mark.unit
+
+
+class Inquiry:
+    """Notes that it was ended, and after how many others."""
+
+    def __init__(self, call_id, ended):
+        self.call_id, self._ended = call_id, ended
+
+    async def unobserved(self):
+        await asyncio.sleep(0)
+        self._ended.append(self.call_id)
+
+
+def kept(most=10, **more):
+    clock, ended = SimpleNamespace(now=100.0), []
+    waiting = Waiting(lambda: clock.now, 30.0, most, look=0.001, **more)
+    return waiting, clock, ended, lambda name: Inquiry(name, ended)
+
+
+def test_a_permit_is_taken_once_and_by_its_owner_only():
+    waiting, _, _, made = kept()
+    one = made("a")
+    waiting.put(one, "web")
+    assert "a" in waiting
+    assert waiting.take("a", "other") is None
+    assert waiting.take("b", "web") is None
+    assert waiting.take("a", "web") is one
+    assert waiting.take("a", "web") is None
+    assert ("a" in waiting, len(waiting)) == (False, 0)
+
+
+def test_a_permit_that_has_lapsed_is_nobodys_even_before_its_outcome_is_written():
+    waiting, clock, _, made = kept()
+    waiting.put(made("a"), "web")
+    clock.now += 29.999
+    assert waiting.take("a", "web") is not None
+    waiting.put(made("b"), "web")
+    clock.now += 30.0
+    assert waiting.take("b", "web") is None
+
+
+async def test_what_has_lapsed_is_unobserved_and_the_rest_goes_on_waiting():
+    waiting, clock, ended, made = kept(most=1000)
+    running = asyncio.create_task(waiting.run())
+    for number in range(200):
+        waiting.put(made(f"old{number}"), "web")
+    clock.now += 20
+    waiting.put(made("new"), "web")
+    clock.now += 11
+    while len(waiting) > 1 or len(ended) < 200:
+        await asyncio.sleep(0.001)
+    assert ended == [f"old{number}" for number in range(200)]
+    assert waiting.take("new", "web") is not None
+    running.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await running
+
+
+async def test_close_ends_everything_and_takes_nothing_more():
+    waiting, _, ended, made = kept(most=1000)
+    for number in range(150):
+        waiting.put(made(str(number)), f"w{number % 3}")
+    await waiting.close()
+    await waiting.close()
+    assert (len(ended), len(waiting)) == (150, 0)
+    with pytest.raises(RecordError, match="no more permits can wait"):
+        waiting.put(made("late"), "web")
+
+
+async def test_one_outcome_that_fails_loses_no_other():
+    waiting, clock, ended, made = kept()
+
+    class Broken(Inquiry):
+        async def unobserved(self):
+            raise RuntimeError("a bug")
+
+    waiting.put(made("a"), "web")
+    waiting.put(Broken("b", ended), "web")
+    waiting.put(made("c"), "web")
+    with pytest.raises(RuntimeError):
+        await waiting.close()
+    await waiting.close()
+    assert ended == ["a", "c"]
+
+
+def test_beyond_the_bounds_nothing_is_kept():
+    waiting, _, _, made = kept(most=3, per_owner=2)
+    waiting.put(made("a"), "web")
+    waiting.put(made("b"), "web")
+    with pytest.raises(RecordError) as caught:
+        waiting.put(made("c"), "web")
+    assert (caught.value.code, caught.value.reason) == (Code.UNAVAILABLE, "record_unavailable")
+    assert "checks.waiting" in caught.value.operator
+    waiting.put(made("d"), "other")
+    with pytest.raises(RecordError):
+        waiting.put(made("e"), "third")
+    assert waiting.take("a", "web") is not None
+    waiting.put(made("f"), "web")
+
+
+STEPS = st.lists(
+    st.tuples(st.sampled_from(["put", "take", "tick", "expire"]), st.integers(0, 5), st.integers(0, 2)), max_size=60
+)
+
+
+@given(STEPS)
+@settings(deadline=None)
+def test_every_permit_ends_exactly_once_whatever_happens(steps):
+    """Each is taken by its owner, or unobserved; never both, never neither."""
+
+    async def play():
+        waiting, clock, ended, made = kept(most=8, per_owner=5)
+        given, taken = {}, []
+        for number, (step, which, owner) in enumerate(steps):
+            if step == "put":
+                try:
+                    waiting.put(made(f"p{number}"), str(owner))
+                except RecordError:
+                    assert len(waiting) == 8 or sum(given[one] == str(owner) for one in waiting._held) == 5
+                else:
+                    given[f"p{number}"] = str(owner)
+            elif step == "take" and given:
+                name = sorted(given)[which % len(given)]
+                if waiting.take(name, str(owner)) is not None:
+                    assert given[name] == str(owner)
+                    taken.append(name)
+            elif step == "tick":
+                clock.now += 7 * which
+            else:
+                await waiting._expire(clock.now)
+        await waiting.close()
+        assert sorted(taken + ended) == sorted(given)
+        assert waiting._owners == {}
+
+    asyncio.run(play())
