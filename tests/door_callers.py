@@ -247,7 +247,7 @@ class HttpCaller(Caller):
         call_id = headers.get(CALL_ID, "")
         if start["status"] != 200:
             assert headers["content-type"] == "application/problem+json", body
-            return Got(body["title"], body.get("reason", ""), call_id or body.get("call_id", ""))
+            return Got(body["code"], (body.get("reasons") or [""])[0], call_id or body.get("call_id", ""))
         return Got("OK", call_id=call_id, messages=[json_format.ParseDict(body, kind())])
 
     async def _exchange(self, path: str, query: str, said: dict[str, str]) -> list[dict]:

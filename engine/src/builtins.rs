@@ -2,10 +2,13 @@
 //! none. Each answers as OPA does or fails, which refuses the call; what OPA fails on, fails here.
 
 use std::collections::BTreeSet;
+use std::sync::Arc;
 
 use anyhow::{anyhow, bail, Result};
 use regorus::unstable::{Expr, ExprRef, Ref, Source, Span, BUILTINS};
 use regorus::{Engine, Value};
+
+use crate::bounds;
 
 mod addresses;
 mod collections;
@@ -82,6 +85,7 @@ fn index_of(params: &[Value]) -> Result<Value> {
 fn replace(params: &[Value]) -> Result<Value> {
     match params {
         [Value::String(text), Value::String(old), Value::String(new)] if !old.is_empty() => {
+            bounds::replaced(text, old, new)?;
             Ok(Value::from(text.replace(old.as_ref(), new)))
         }
         _ => bail!("three strings are taken, the second not empty"),
@@ -98,16 +102,30 @@ fn parse_rfc3339(params: &[Value], place: &ExprRef) -> Result<Value> {
     own(place.span(), std::slice::from_ref(place), params, true)
 }
 
-/// Register those of our own that the policies call: each costs time in every evaluation.
+/// A place for the engine's own built-ins to name in their errors; that of the call is put before it.
+fn nowhere() -> Result<ExprRef> {
+    let source = Source::from_contents("built-in".to_string(), String::new())?;
+    let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
+    Ok(Ref::new(Expr::Null { span, value: Value::Null, eidx: 0 }))
+}
+
+/// Register those that the policies call: each costs time in every evaluation.
 pub fn register(engine: &mut Engine, called: &BTreeSet<&'static str>) -> Result<()> {
     for &(name, arguments, function) in OWN.iter().filter(|(name, ..)| called.contains(name)) {
         let named = move |params: Vec<Value>| function(&params).map_err(|why| anyhow!("`{name}`: {why}"));
         engine.add_extension(name.to_string(), arguments, Box::new(named))?;
     }
+    let place = nowhere()?;
+    for &(name, kinds, bound) in bounds::BOUNDED.iter().filter(|(name, ..)| called.contains(name)) {
+        let (own, arguments) = *BUILTINS.get(name).ok_or_else(|| anyhow!("`{name}` is missing"))?;
+        let places: Arc<[ExprRef]> = vec![place.clone(); kinds.len()].into();
+        let bounded = move |params: Vec<Value>| {
+            bounds::check(kinds, bound, &params).map_err(|why| anyhow!("`{name}`: {why}"))?;
+            own(places[0].span(), &places, &params, true)
+        };
+        engine.add_extension(name.to_string(), arguments, Box::new(bounded))?;
+    }
     if called.contains(PARSE_RFC3339) {
-        let source = Source::from_contents("built-in".to_string(), String::new())?;
-        let span = Span { source, line: 1, col: 1, start: 0, end: 0 };
-        let place = Ref::new(Expr::Null { span, value: Value::Null, eidx: 0 });
         let parse = move |params: Vec<Value>| parse_rfc3339(&params, &place);
         engine.add_extension(PARSE_RFC3339.to_string(), 1, Box::new(parse))?;
     }

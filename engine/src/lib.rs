@@ -1,5 +1,5 @@
 //! The Python module `sidecar.decision._engine`: regorus, loaded only with policies on which it
-//! answers as OPA does, and bounded in time.
+//! answers as OPA does, and bounded in time and memory.
 
 use std::time::{Duration, Instant};
 
@@ -11,12 +11,14 @@ use regorus::utils::limits::set_fallback_execution_timer_config;
 use regorus::Value;
 
 mod body;
+mod bounds;
 mod builtins;
 mod calls;
 mod convert;
 mod covered;
 mod graph;
 mod load;
+mod memory;
 mod model;
 mod nulls;
 mod outline;
@@ -27,7 +29,7 @@ mod run;
 mod scan;
 
 use problem::Problem;
-use run::{caught, quiet_panics, run, Failure};
+use run::{caught, quiet_panics, run, Failure, Limits};
 
 create_exception!(_engine, EngineError, PyException, "The engine did not do what was asked.");
 create_exception!(_engine, LoadError, EngineError, "The bundle must not run here; `problems` lists why and where.");
@@ -43,6 +45,12 @@ create_exception!(
     EvaluationError,
     "No answer in time. The next evaluation is not affected."
 );
+create_exception!(
+    _engine,
+    MemoryExceeded,
+    EvaluationError,
+    "No answer in the memory it may take. The next evaluation is not affected."
+);
 create_exception!(_engine, Undefined, EvaluationError, "The entrypoint has no value for this input.");
 
 /// Package, name, passed, error, microseconds.
@@ -52,14 +60,18 @@ type TestResult = (String, String, bool, Option<String>, u64);
 ///
 /// modules: (name, source) pairs; data: a JSON object; entrypoint: a rule with one value;
 /// nullable: the leaves of the input that may be null, as `input.a.b`, with `*` for any key or index;
-/// coverage: keep which rows are evaluated, which slows evaluation down.
-/// Raises LoadError with every problem found, ValueError for a deadline that is no positive number.
+/// coverage: keep which rows are evaluated, which slows evaluation down;
+/// memory_bytes: what an evaluation may take, beside policies and data, at least 1 MiB.
+/// Raises LoadError with every problem found, ValueError for a limit that is none.
 #[pyclass(frozen, module = "sidecar.decision._engine")]
 struct Engine {
     loaded: load::Loaded,
     entrypoint: String,
-    deadline: Duration,
+    limits: Limits,
 }
+
+/// Below this, ordinary evaluations would meet the limit.
+const LEAST_MEMORY: u64 = 1 << 20;
 
 fn seconds(value: f64) -> PyResult<Duration> {
     match Duration::try_from_secs_f64(value) {
@@ -71,7 +83,7 @@ fn seconds(value: f64) -> PyResult<Duration> {
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new(), coverage = false))]
+    #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new(), coverage = false, memory_bytes = 64 << 20))]
     fn new(
         py: Python<'_>,
         modules: Vec<(String, String)>,
@@ -80,11 +92,16 @@ impl Engine {
         deadline_seconds: f64,
         nullable: Vec<String>,
         coverage: bool,
+        memory_bytes: u64,
     ) -> PyResult<Self> {
-        let deadline = seconds(deadline_seconds)?;
-        let loaded = py.detach(|| caught(|| load::load(&modules, data, entrypoint, &nullable, coverage)));
+        let limits = Limits { time: seconds(deadline_seconds)?, memory: memory_bytes };
+        if memory_bytes < LEAST_MEMORY {
+            return Err(PyValueError::new_err("an evaluation may take at least 1 MiB"));
+        }
+        let load = || load::load(&modules, data, entrypoint, &nullable, coverage);
+        let loaded = py.detach(|| memory::unlimited(|| caught(load)));
         match loaded {
-            Some(Ok(loaded)) => Ok(Self { loaded, entrypoint: entrypoint.to_string(), deadline }),
+            Some(Ok(loaded)) => Ok(Self { loaded, entrypoint: entrypoint.to_string(), limits }),
             Some(Err(problems)) => Err(problem::load_error(py, &problems)?),
             None => Err(problem::load_error(
                 py,
@@ -99,7 +116,7 @@ impl Engine {
     /// TypeError for other types, ValueError beyond 64 bits or 64 levels, and EvaluationError.
     fn evaluate<'py>(&self, py: Python<'py>, document: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let input = convert::from_python(document, 0)?;
-        let value = py.detach(|| run(&self.loaded, &self.entrypoint, input, self.deadline))?;
+        let value = py.detach(|| run(&self.loaded, &self.entrypoint, input, self.limits))?;
         convert::to_python(py, &value)
     }
 
@@ -107,7 +124,7 @@ impl Engine {
     fn evaluate_json<'py>(&self, py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let answer = py.detach(|| -> Result<_, PyErr> {
             let input = convert::from_json(document).map_err(PyValueError::new_err)?;
-            let value = run(&self.loaded, &self.entrypoint, input, self.deadline)?;
+            let value = run(&self.loaded, &self.entrypoint, input, self.limits)?;
             serde_json::to_vec(&value).map_err(|e| EvaluationError::new_err(e.to_string()))
         })?;
         Ok(PyBytes::new(py, &answer))
@@ -118,7 +135,7 @@ impl Engine {
     /// Returns (package, name, passed, error, microseconds); a test passes when it is true.
     #[pyo3(signature = (prefix = "", deadline_seconds = 1.0))]
     fn run_tests(&self, py: Python<'_>, prefix: &str, deadline_seconds: f64) -> PyResult<Vec<TestResult>> {
-        let limit = seconds(deadline_seconds)?;
+        let limits = Limits { time: seconds(deadline_seconds)?, ..self.limits };
         let mut results = Vec::new();
         for (package, name) in &self.loaded.tests {
             let package = package.join(".");
@@ -127,12 +144,12 @@ impl Engine {
             }
             let rule = format!("data.{package}.{name}");
             let start = Instant::now();
-            let outcome = py.detach(|| run(&self.loaded, &rule, Value::new_object(), limit));
+            let outcome = py.detach(|| run(&self.loaded, &rule, Value::new_object(), limits));
             let (passed, error) = match outcome {
                 Ok(Value::Bool(true)) => (true, None),
                 Ok(_) | Err(Failure::Undefined) => (false, None),
                 Err(Failure::Late) => (false, Some("took longer than the deadline".to_string())),
-                Err(Failure::Wrong(text)) => (false, Some(text)),
+                Err(Failure::Wrong(text) | Failure::Large(text)) => (false, Some(text)),
             };
             results.push((
                 package,
@@ -169,7 +186,7 @@ impl Engine {
 #[pyfunction]
 #[pyo3(name = "outline")]
 fn outline_of<'py>(py: Python<'py>, modules: Vec<(String, String)>) -> PyResult<Bound<'py, PyBytes>> {
-    let text = py.detach(|| caught(|| outline::outline(&modules).to_string()));
+    let text = py.detach(|| memory::unlimited(|| caught(|| outline::outline(&modules).to_string())));
     match text {
         Some(text) => Ok(PyBytes::new(py, text.as_bytes())),
         None => Err(EngineError::new_err("the parser failed on these modules")),
@@ -205,5 +222,6 @@ fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add("LoadError", py.get_type::<LoadError>())?;
     module.add("EvaluationError", py.get_type::<EvaluationError>())?;
     module.add("DeadlineExceeded", py.get_type::<DeadlineExceeded>())?;
+    module.add("MemoryExceeded", py.get_type::<MemoryExceeded>())?;
     module.add("Undefined", py.get_type::<Undefined>())
 }

@@ -7,10 +7,12 @@ use std::time::{Duration, Instant};
 use pyo3::PyErr;
 use regorus::{LimitError, Value};
 
+use crate::bounds::{fits, taken_too_large, MAX_ANSWER};
 use crate::convert::unfit;
 use crate::load::{timer, Loaded};
+use crate::memory::Grant;
 use crate::problem::Problem;
-use crate::{DeadlineExceeded, EvaluationError, Undefined};
+use crate::{DeadlineExceeded, EvaluationError, MemoryExceeded, Undefined};
 
 thread_local! {
     /// Set while a panic is caught and reported as an error: it needs no second report on stderr.
@@ -35,8 +37,22 @@ pub fn quiet_panics() {
     }));
 }
 
+/// How regorus says that the limit was met. Only as text: a function passes errors on without their type.
+const OVER_LIMIT: &str = "execution exceeded memory limit";
+const MAX_ERROR: usize = 2000;
+
+/// What one evaluation may take.
+#[derive(Clone, Copy)]
+pub struct Limits {
+    pub time: Duration,
+    /// Bytes beside what is live when it starts.
+    pub memory: u64,
+}
+
 pub enum Failure {
     Late,
+    /// More memory than its budget; or a value beyond the bounds of one call, and where.
+    Large(String),
     Undefined,
     Wrong(String),
 }
@@ -45,6 +61,7 @@ impl From<Failure> for PyErr {
     fn from(failure: Failure) -> Self {
         match failure {
             Failure::Late => DeadlineExceeded::new_err("the evaluation took longer than the deadline"),
+            Failure::Large(text) => MemoryExceeded::new_err(text),
             Failure::Undefined => Undefined::new_err("the entrypoint is undefined for this input"),
             Failure::Wrong(text) => EvaluationError::new_err(text),
         }
@@ -53,11 +70,29 @@ impl From<Failure> for PyErr {
 
 /// Evaluate one rule on a fresh copy: nothing of an evaluation outlives it. The copy shares
 /// policies and data, so it costs a few reference counts.
-pub fn run(loaded: &Loaded, rule: &str, input: Value, limit: Duration) -> Result<Value, Failure> {
+///
+/// Evaluations in other threads count against the same limit, so one that meets it beside others is tried once more,
+/// in what is left of its time: the one that was too large has ended by then, or ends at its own next look.
+pub fn run(loaded: &Loaded, rule: &str, input: Value, limits: Limits) -> Result<Value, Failure> {
     let start = Instant::now();
+    let grant = Grant::of(limits.memory);
+    let first = within(loaded, rule, input.clone(), limits, start);
+    let alone = grant.alone();
+    drop(grant);
+    match first {
+        Err(Failure::Large(_)) if !alone && start.elapsed() < limits.time => {
+            let _grant = Grant::of(limits.memory);
+            within(loaded, rule, input, limits, start)
+        }
+        other => other,
+    }
+}
+
+fn within(loaded: &Loaded, rule: &str, input: Value, limits: Limits, start: Instant) -> Result<Value, Failure> {
+    taken_too_large();
     let answer = caught(|| {
         let mut engine = loaded.engine.clone();
-        engine.set_execution_timer_config(timer(limit));
+        engine.set_execution_timer_config(timer(limits.time.saturating_sub(start.elapsed())));
         engine.set_input(input);
         let answer = engine.eval_rule(rule.to_string());
         // Rows that led to an error were evaluated, too.
@@ -66,18 +101,46 @@ pub fn run(loaded: &Loaded, rule: &str, input: Value, limit: Duration) -> Result
         }
         answer
     });
-    // An answer after the deadline is none, even if no look at the clock fell into the delay.
-    if start.elapsed() > limit {
+    // An answer after the deadline is none, even if no look at the clock fell into the delay; nor is one that goes on
+    // from a result that was refused.
+    let refused = taken_too_large();
+    if start.elapsed() > limits.time {
         return Err(Failure::Late);
     }
     match answer {
+        Some(Err(error)) => Err(failed(&error, refused.is_some(), limits)),
+        Some(Ok(_)) if refused.is_some() => Err(Failure::Large(refused.unwrap_or_default())),
         Some(Ok(Value::Undefined)) => Err(Failure::Undefined),
-        Some(Ok(value)) => match unfit(&value, 0) {
-            Some(why) => Err(Failure::Wrong(format!("the answer holds {why}"))),
-            None => Ok(value),
-        },
-        Some(Err(error)) if error.downcast_ref::<LimitError>().is_some() => Err(Failure::Late),
-        Some(Err(error)) => Err(Failure::Wrong(Problem::in_one_line(&error))),
+        Some(Ok(value)) => fit(value),
         None => Err(Failure::Wrong("the engine failed on this input".to_string())),
+    }
+}
+
+fn failed(error: &anyhow::Error, refused: bool, limits: Limits) -> Failure {
+    let mut text = Problem::in_one_line(error);
+    if text.contains(OVER_LIMIT) || matches!(error.downcast_ref(), Some(LimitError::MemoryLimitExceeded { .. })) {
+        return Failure::Large(format!("the evaluation takes more than its {} MiB of memory", limits.memory >> 20));
+    }
+    if error.downcast_ref::<LimitError>().is_some() {
+        return Failure::Late;
+    }
+    if text.len() > MAX_ERROR {
+        text = text.chars().take(MAX_ERROR).collect();
+    }
+    if refused {
+        Failure::Large(text)
+    } else {
+        Failure::Wrong(text)
+    }
+}
+
+fn fit(value: Value) -> Result<Value, Failure> {
+    // First of all: a value may be small and, written out, have no end.
+    if !fits(&value, &mut MAX_ANSWER.clone(), 1, 0) {
+        return Err(Failure::Large(format!("the answer, written out, takes more than {} MiB", MAX_ANSWER >> 20)));
+    }
+    match unfit(&value, 0) {
+        Some(why) => Err(Failure::Wrong(format!("the answer holds {why}"))),
+        None => Ok(value),
     }
 }

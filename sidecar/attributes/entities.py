@@ -24,14 +24,12 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sidecar.attributes.datasets import NOTHING_KNOWN, Datasets
 from sidecar.attributes.described import Described, computed
-from sidecar.attributes.overlay import Strict
 from sidecar.attributes.reach import ESCAPED, Reach, method_reach, ordered_categories, ordered_classes, reach_of
 from sidecar.attributes.resource import Describer
 from sidecar.attributes.words import nearest
+from sidecar.attributes.yaml_file import contents, loaded, mapping, text
 from sidecar.errors import ConfigurationError, DescribeError
 from sidecar.vocabulary import ACTIONS, ANNOTATED_CATEGORIES, Action, Place, ReasonCode
 
@@ -152,20 +150,12 @@ class Entities:
 
 def load(path: Path) -> Resources:
     """The file. ConfigurationError names file, key, value and fix."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the resources cannot be read: {error}", where=str(path)) from None
-    return parse(text, str(path))
+    return parse(contents(path, "the resources"), str(path))
 
 
-def parse(text: str, where: str) -> Resources:
+def parse(written: str, where: str) -> Resources:
     """The resources in a YAML text, which `where` names in errors."""
-    try:
-        found = yaml.load(text, Loader=Strict)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"this is not valid YAML: {error}", where=where) from None
-    top = _mapping({} if found is None else found, ("types", "routes"), where)
+    top = mapping(loaded(written, where), ("types", "routes"), where)
     types, routes = top.get("types", {}), top.get("routes", [])
     if not isinstance(types, dict) or not isinstance(routes, list):
         raise ConfigurationError("`types` is a mapping and `routes` a list", where=where)
@@ -180,10 +170,10 @@ def parse(text: str, where: str) -> Resources:
 
 
 def _type(name: str, written: object, where: str) -> EntityType:
-    said = _mapping(written, _TYPE_KEYS, where)
+    said = mapping(written, _TYPE_KEYS, where)
     if not name:
         raise ConfigurationError("a type needs a name", where=where)
-    service, subject = _text(said, "service", where), _text(said, "subject", where)
+    service, subject = text(said, "service", where, required=True), text(said, "subject", where, required=True)
     categories, actions = said.get("categories", []), said.get("actions", {})
     if not isinstance(categories, list) or not isinstance(actions, dict):
         raise ConfigurationError("categories is a list and actions a mapping", where=where)
@@ -205,7 +195,7 @@ def _type(name: str, written: object, where: str) -> EntityType:
         raise ConfigurationError("nothing says what it holds", where=where,
                                  fix="Name its message or its categories, or say `personal: false`.")  # fmt: skip
     return EntityType(
-        name=name, service=service, message=None if message is None else _text(said, "message", where),
+        name=name, service=service, message=None if message is None else text(said, "message", where, required=True),
         categories=tuple(categories), subject=None if subject == NOBODY else subject, actions=actions,
         variants=_variants(said.get("variants", []), f"{where}.variants"),
     )  # fmt: skip
@@ -217,15 +207,15 @@ def _variants(written: object, where: str) -> tuple[Variant, ...]:
     found = []
     for number, one in enumerate(written):
         place = f"{where}.{number}"
-        said = _mapping(one, _VARIANT_KEYS, place)
-        entity, _, name = _text(said, "property", place).partition(".")
+        said = mapping(one, _VARIANT_KEYS, place)
+        entity, _, name = text(said, "property", place, required=True).partition(".")
         if entity not in _PROPERTIES or not name:
             raise ConfigurationError("is no property", where=f"{place}.property", value=said["property"],
                                      fix="Write resource.NAME or action.NAME.")  # fmt: skip
         if not isinstance(said.get("equals"), str | bool | int):
             raise ConfigurationError("is no text, truth value or integer", where=f"{place}.equals",
                                      value=said.get("equals"))  # fmt: skip
-        words = {key: _text(said, key, place) for key in ("of", "type", "action") if key in said}
+        words = {key: text(said, key, place, required=True) for key in ("of", "type", "action") if key in said}
         if not words.keys() & {"type", "action"}:
             raise ConfigurationError("says nothing", where=place, fix="Give the type or the action that is meant.")
         found.append(Variant(entity=entity, property=name, equals=said["equals"], **words))
@@ -245,8 +235,8 @@ def _check_variants(one: EntityType, types: Mapping[str, EntityType], where: str
 
 
 def _route(written: object, where: str) -> Route:
-    said = _mapping(written, _ROUTE_KEYS, where)
-    return Route(http=_text(said, "http", where), rpc=_text(said, "rpc", where))
+    said = mapping(written, _ROUTE_KEYS, where)
+    return Route(http=text(said, "http", where, required=True), rpc=text(said, "rpc", where, required=True))
 
 
 def _reach(one: EntityType, describer: Describer, where: str) -> Reach:
@@ -259,22 +249,6 @@ def _reach(one: EntityType, describer: Describer, where: str) -> Reach:
             )  # fmt: skip
         reach |= reach_of(describer.plans.of(one.message))
     return reach if reach.categories or one.subject is None else reach | ESCAPED
-
-
-def _mapping(value: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigurationError("a mapping is expected", where=where, value=value, fix=nearest("", keys))
-    for key in value:
-        if key not in keys:
-            raise ConfigurationError("unknown key", where=where, value=key, fix=nearest(key, keys))
-    return value
-
-
-def _text(said: Mapping[str, Any], key: str, where: str) -> str:
-    value = said.get(key)
-    if not isinstance(value, str) or not value:
-        raise ConfigurationError("text is expected", where=f"{where}.{key}", value=value)
-    return value
 
 
 def _undescribed(what: str, name: str, known: Iterable[str]) -> DescribeError:

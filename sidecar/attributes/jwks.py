@@ -250,11 +250,15 @@ class KeyRing:
         self._report("jwks_failed", f"{self._source}: {why}")
 
     def _miss(self, kid: str, now: float) -> None:
-        if kid in self._unknown:
+        """Ask for the keys again, once in a while.
+
+        Only a kid that was asked about is known to be unknown: one that came while nobody could be asked may be a new
+        key's, and asks at its next call.
+        """
+        if kid in self._unknown or 0 <= now - self._early_at < EARLY_REFRESH:
             return
         if len(self._unknown) >= MAX_UNKNOWN:
             del self._unknown[next(iter(self._unknown))]
         self._unknown[kid] = None
-        if not 0 <= now - self._early_at < EARLY_REFRESH:
-            self._early_at = now
-            self._wanted.set()
+        self._early_at = now
+        self._wanted.set()

@@ -16,8 +16,6 @@ from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any
 
-import yaml
-
 from sidecar.attributes.annotations import PERSON
 from sidecar.attributes.descriptors import Descriptors
 from sidecar.attributes.words import (
@@ -32,6 +30,7 @@ from sidecar.attributes.words import (
     method_words,
     nearest,
 )
+from sidecar.attributes.yaml_file import contents, loaded, mapping, text
 from sidecar.errors import ConfigurationError
 
 _DATA = ("category", "class", "listed_identifier", "precision_m")
@@ -65,58 +64,22 @@ class Overlay:
 
 def load(path: Path) -> Overlay:
     """The overlay in a file. ConfigurationError names file, key, value and fix."""
-    try:
-        text = path.read_text(encoding="utf-8")
-    except (OSError, UnicodeDecodeError) as error:
-        raise ConfigurationError(f"the overlay cannot be read: {error}", where=str(path)) from None
-    return parse(text, str(path))
+    return parse(contents(path, "the overlay"), str(path))
 
 
-def parse(text: str, where: str) -> Overlay:
+def parse(written: str, where: str) -> Overlay:
     """The overlay in a YAML text, which `where` names in errors."""
-    try:
-        found = yaml.load(text, Loader=Strict)  # noqa: S506 - a SafeLoader that also refuses duplicate keys
-    except yaml.YAMLError as error:
-        raise ConfigurationError(f"this is not valid YAML: {error}", where=where) from None
-    top = _mapping({} if found is None else found, ("methods", "fields", "records"), where)
+    top = mapping(loaded(written, where), ("methods", "fields", "records"), where)
     methods = {
-        name: _mapping(written, _METHOD, f"{where}: methods.{name}")
-        for name, written in _elements(top, "methods", where).items()
+        name: mapping(said, _METHOD, f"{where}: methods.{name}")
+        for name, said in _elements(top, "methods", where).items()
     }
     fields = {
-        name: _mapping(written, (*_DATA, "subject_id", "subject_country"), f"{where}: fields.{name}")
-        for name, written in _elements(top, "fields", where).items()
+        name: mapping(said, (*_DATA, "subject_id", "subject_country"), f"{where}: fields.{name}")
+        for name, said in _elements(top, "fields", where).items()
     }
     records = _texts(top.get("records", []), f"{where}: records")
     return Overlay(where=where, methods=methods, fields=fields, records=records)
-
-
-class Strict(yaml.SafeLoader):
-    """Refuses a key given twice, where YAML would silently keep the last."""
-
-
-def _unique(loader: Strict, node: yaml.MappingNode) -> dict[Any, Any]:
-    found: dict[Any, Any] = {}
-    for key_node, value_node in node.value:
-        key = loader.construct_object(key_node, deep=True)
-        if not isinstance(key, str) or key in found:
-            raise yaml.constructor.ConstructorError(
-                None, None, f"the key {key!r} stands twice or is no text", key_node.start_mark
-            )
-        found[key] = loader.construct_object(value_node, deep=True)
-    return found
-
-
-Strict.add_constructor(yaml.resolver.BaseResolver.DEFAULT_MAPPING_TAG, _unique)
-
-
-def _mapping(value: object, keys: tuple[str, ...], where: str) -> dict[str, Any]:
-    if not isinstance(value, dict):
-        raise ConfigurationError("a mapping is expected", where=where, value=value, fix=nearest("", keys))
-    for key in value:
-        if key not in keys:
-            raise ConfigurationError("unknown key", where=where, value=key, fix=nearest(key, keys))
-    return value
 
 
 def _elements(top: Mapping[str, Any], key: str, where: str) -> dict[str, Any]:
@@ -130,13 +93,6 @@ def _texts(value: object, where: str) -> tuple[str, ...]:
     if not isinstance(value, list) or not all(isinstance(one, str) for one in value):
         raise ConfigurationError("a list of names is expected", where=where, value=value)
     return tuple(value)
-
-
-def _text(written: Mapping[str, Any], key: str, where: str) -> str:
-    value = written.get(key, "")
-    if not isinstance(value, str):
-        raise ConfigurationError("text is expected", where=f"{where}.{key}", value=value)
-    return value
 
 
 def _known(name: str, elements: Mapping[str, object], what: str, where: str) -> None:
@@ -157,12 +113,12 @@ def _field(before: FieldWords, written: Mapping[str, Any], where: str) -> FieldW
     if any(key in written for key in _DATA):
         after = replace(after, data=_data(before.data, written, where))
     if "subject_id" in written:
-        kind = _text(_mapping(written["subject_id"], ("kind",), f"{where}.subject_id"), "kind", where) or PERSON
+        kind = text(mapping(written["subject_id"], ("kind",), f"{where}.subject_id"), "kind", where) or PERSON
         if before.subject not in (None, kind):
             raise _laxer("another kind of subject", where, kind, str(before.subject))
         after = replace(after, subject=kind)
     if "subject_country" in written:
-        clears = _mapping(written["subject_country"], ("authoritative",), f"{where}.subject_country").get(
+        clears = mapping(written["subject_country"], ("authoritative",), f"{where}.subject_country").get(
             "authoritative", False
         )
         if not isinstance(clears, bool):
@@ -177,9 +133,9 @@ def _data(before: DataWords | None, written: Mapping[str, Any], where: str) -> D
     precision = written.get("precision_m", before.precision_m if before else 0)
     if not isinstance(precision, int) or isinstance(precision, bool) or precision < 0:
         raise ConfigurationError("a number of metres is expected", where=f"{where}.precision_m", value=precision)
-    category = _text(written, "category", where) or (before.category if before else "")
-    class_ = _text(written, "class", where)
-    letter = _text(written, "listed_identifier", where)
+    category = text(written, "category", where) or (before.category if before else "")
+    class_ = text(written, "class", where)
+    letter = text(written, "listed_identifier", where)
     if before is None:
         return data_words(category, class_, letter, precision, where)
     moved = category != before.category
@@ -208,7 +164,7 @@ def _stricter(before: str, after: str) -> bool:
 
 def _method(before: MethodWords | None, written: Mapping[str, Any], where: str) -> MethodWords:
     added = _texts(written.get("categories", []), f"{where}.categories")
-    said = {key: _text(written, key, where) for key in ("action", "resource", "subject")}
+    said = {key: text(written, key, where) for key in ("action", "resource", "subject")}
     if before is None:
         return method_words(said["action"], said["resource"], added, said["subject"], where)
     for key, old in (("action", before.action), ("resource", before.resource)):

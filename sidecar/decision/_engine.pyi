@@ -20,6 +20,7 @@ class LoadError(EngineError):
 
 class EvaluationError(EngineError): ...
 class DeadlineExceeded(EvaluationError): ...  # noqa: N818 - the name says what happened
+class MemoryExceeded(EvaluationError): ...  # noqa: N818 - the name says what happened
 class Undefined(EvaluationError): ...  # noqa: N818 - the word of the language
 
 class Engine:
@@ -31,6 +32,7 @@ class Engine:
         deadline_seconds: float = 0.05,
         nullable: Sequence[str] = (),
         coverage: bool = False,
+        memory_bytes: int = 67108864,
     ) -> Self: ...
     def evaluate(self, document: object) -> object: ...
     def evaluate_json(self, document: bytes) -> bytes: ...

@@ -12,7 +12,7 @@ from typing import Final
 import msgspec
 
 from sidecar.decision import guard
-from sidecar.decision._engine import DeadlineExceeded, EvaluationError
+from sidecar.decision._engine import DeadlineExceeded, EvaluationError, MemoryExceeded
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import Engine, EngineMaker, Evaluate
@@ -79,6 +79,10 @@ def _check_answers(evaluate: Evaluate, documents: Sequence[AccessRequest]) -> in
         except DeadlineExceeded:
             raise ConfigurationError(
                 "a decision takes too long", value=data.decode(), fix="Index the tables it searches"
+            ) from None
+        except MemoryExceeded as error:
+            raise ConfigurationError(
+                f"a decision takes too much memory: {error}", value=data.decode(), fix="Make smaller values"
             ) from None
         except DecideError as error:
             raise ConfigurationError(error.operator, value=data.decode(), fix="Mend the rule") from None

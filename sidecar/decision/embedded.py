@@ -37,6 +37,9 @@ _TRIAL_SECONDS: Final = 10.0
 """What a test or a trial may take: a busy machine is not to be taken for a policy that fails."""
 _SHOWN: Final = 10
 
+MEMORY_BYTES: Final = 64 << 20
+"""What an evaluation may take, beside the policies and their data."""
+
 Offload = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
 """Calls a function with its argument somewhere else than on the event loop."""
 
@@ -111,16 +114,17 @@ class EmbeddedEngine:
 
 
 class EmbeddedMaker:
-    """Compiles bundles for this process: an `EngineMaker`. `deadline_seconds` is what a decision may take."""
+    """Compiles bundles for this process: an `EngineMaker`. `deadline_seconds` and `memory` (bytes) bound a decision."""
 
     name = "embedded"
 
-    def __init__(self, deadline_seconds: float) -> None:
+    def __init__(self, deadline_seconds: float, memory: int = MEMORY_BYTES) -> None:
         self._deadline = deadline_seconds
+        self._memory = memory
 
     def run_tests(self, bundle: Bundle) -> tuple[TestResult, ...]:
         """Every test rule, in this process. ConfigurationError when the policies or tests do not load."""
-        engine = _compiled(bundle, bundle.modules + bundle.tests, _TRIAL_SECONDS)
+        engine = self._compiled(bundle, bundle.modules + bundle.tests, _TRIAL_SECONDS)
         return tuple(
             TestResult(package=package, name=name, passed=passed, error=error, seconds=micros / 1e6)
             for package, name, passed, error, micros in engine.run_tests(deadline_seconds=_TRIAL_SECONDS)
@@ -129,23 +133,23 @@ class EmbeddedMaker:
     @contextmanager
     def trial(self, bundle: Bundle) -> Iterator[Evaluate]:
         """The bundle, to be tried with time to spare."""
-        yield _compiled(bundle, bundle.modules, _TRIAL_SECONDS).evaluate_json
+        yield self._compiled(bundle, bundle.modules, _TRIAL_SECONDS).evaluate_json
 
     def make(self, bundle: Bundle) -> EmbeddedEngine:
         """The bundle without its tests: each module costs time in every decision."""
-        return EmbeddedEngine(_compiled(bundle, bundle.modules, self._deadline))
+        return EmbeddedEngine(self._compiled(bundle, bundle.modules, self._deadline))
 
-
-def _compiled(bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float) -> _engine.Engine:
-    try:
-        return _engine.Engine(modules, bundle.data, ENTRYPOINT, deadline, nullable_leaves())
-    except _engine.LoadError as error:
-        lines = str(error).splitlines()
-        more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
-        raise ConfigurationError(
-            "the policies do not load: " + "; ".join(lines[:_SHOWN] + more),
-            fix="Mend the lines named; docs/adr/0003-policy-layout.md says what the engine accepts and why",
-        ) from None
+    def _compiled(self, bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float) -> _engine.Engine:
+        leaves = nullable_leaves()
+        try:
+            return _engine.Engine(modules, bundle.data, ENTRYPOINT, deadline, leaves, memory_bytes=self._memory)
+        except _engine.LoadError as error:
+            lines = str(error).splitlines()
+            more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
+            raise ConfigurationError(
+                "the policies do not load: " + "; ".join(lines[:_SHOWN] + more),
+                fix="Mend the lines named; docs/adr/0003-policy-layout.md says what the engine accepts and why",
+            ) from None
 
 
 def _evaluate(engine: _engine.Engine, canonical: bytes) -> bytes:
@@ -155,6 +159,8 @@ def _evaluate(engine: _engine.Engine, canonical: bytes) -> bytes:
         raise _no_answer("the entrypoint is undefined for this input: give the decision rule a default") from None
     except _engine.DeadlineExceeded:
         raise _no_answer("the policy did not answer within the deadline: simplify it, or index its tables") from None
+    except _engine.MemoryExceeded as error:
+        raise _no_answer(f"the policy took too much memory: {error}. Bound what it builds from the input") from None
     except _engine.EvaluationError as error:
         raise _no_answer(f"the policy failed: {error}. The record of the call holds the input") from None
     except ValueError as error:

@@ -120,6 +120,11 @@ def _permits(evaluate: Evaluate, document: object, where: str) -> bool:
         raise ConfigurationError(
             "a decision on a document of the corpus takes too long", where=where, fix="Index the tables it searches"
         ) from None
+    except _engine.MemoryExceeded as error:
+        raise ConfigurationError(
+            "a decision on a document of the corpus takes too much memory", where=where, value=str(error),
+            fix="Bound what the rule builds",
+        ) from None  # fmt: skip
     except (_engine.EvaluationError, ValueError):
         return False
     return isinstance(decision, dict) and decision.get("effect") == "permit"

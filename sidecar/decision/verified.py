@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from sidecar.decision._engine import DeadlineExceeded, EvaluationError
+from sidecar.decision._engine import DeadlineExceeded, EvaluationError, MemoryExceeded
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import Engine, EngineMaker, Evaluate, TestResult
@@ -237,7 +237,7 @@ class VerifiedMaker:
 def _decision(evaluate: Evaluate, canonical: bytes) -> Decision | None:
     try:
         return _typed(evaluate(canonical))
-    except DeadlineExceeded:
+    except (DeadlineExceeded, MemoryExceeded):
         raise
     except (EvaluationError, ValueError):
         return None

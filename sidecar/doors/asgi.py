@@ -10,14 +10,14 @@ unchanged; what leaves is its JSON with what was withheld taken out.
   the headers of any answer.
 """
 
-import json
-from collections.abc import Awaitable, Callable, Iterable, Mapping, MutableMapping
+from collections.abc import Awaitable, Callable, Iterable, MutableMapping
 from dataclasses import dataclass, field
 from typing import Any, Protocol
 from urllib.parse import quote, unquote
 
 from sidecar.attributes.peers import read_certificate
 from sidecar.attributes.routes import HttpRoute, Routes, check_content
+from sidecar.doors.problems import problem
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import CALL_ID, Call, Exchange, Final, Metadata, Peer, Reply
 from sidecar.enforcement.declarations import INTERCEPTOR
@@ -32,13 +32,6 @@ Receive = Callable[[], Awaitable[Event]]
 Send = Callable[[Event], Awaitable[None]]
 Application = Callable[[Scope, Receive, Send], Awaitable[None]]
 
-STATUS: Mapping[Code, int] = {
-    Code.OK: 200, Code.CANCELLED: 499, Code.UNKNOWN: 500, Code.INVALID_ARGUMENT: 400, Code.DEADLINE_EXCEEDED: 504,
-    Code.NOT_FOUND: 404, Code.ALREADY_EXISTS: 409, Code.PERMISSION_DENIED: 403, Code.RESOURCE_EXHAUSTED: 429,
-    Code.FAILED_PRECONDITION: 400, Code.ABORTED: 409, Code.OUT_OF_RANGE: 400, Code.UNIMPLEMENTED: 501,
-    Code.INTERNAL: 500, Code.UNAVAILABLE: 503, Code.DATA_LOSS: 500, Code.UNAUTHENTICATED: 401,
-}  # fmt: skip
-"""googleapis google/rpc/code.proto: the HTTP mapping of each code."""
 _CODES = {400: Code.INVALID_ARGUMENT, 401: Code.UNAUTHENTICATED, 403: Code.PERMISSION_DENIED, 404: Code.NOT_FOUND,
           409: Code.ABORTED, 412: Code.FAILED_PRECONDITION, 429: Code.RESOURCE_EXHAUSTED, 499: Code.CANCELLED,
           501: Code.UNIMPLEMENTED, 503: Code.UNAVAILABLE, 504: Code.DEADLINE_EXCEEDED}  # fmt: skip
@@ -135,7 +128,7 @@ class Guarded:
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
             self._log.error("unexpected failure; the call was refused with UNAVAILABLE", stage="intercept",
                             method=str(scope.get("path"))[:200], failure=type(error).__name__)  # fmt: skip
-            status, headers, shown = problem(Final(code=Code.UNAVAILABLE, message="the call cannot be handled now"))
+            status, headers, shown = _told(Final(code=Code.UNAVAILABLE, message="the call cannot be handled now"))
         length = (b"content-length", str(len(shown)).encode())
         await send({"type": "http.response.start", "status": status, "headers": [*headers, length]})
         await send({"type": "http.response.body", "body": shown})
@@ -235,13 +228,13 @@ class _Service:
             data = said.get(_HTTP_BODY)
             if isinstance(data, bytes):
                 return self._answer.status, [*self._kinds(), *headers], data
-            status, said_headers, body = problem(final)
+            status, said_headers, body = _told(final)
             return self._answer.status, [*own, *said_headers], body
         if self._unread is not None and final.code is Code.UNIMPLEMENTED:
             code = Code.NOT_FOUND if self._unread.code is Code.UNIMPLEMENTED else self._unread.code
             final = Final(code=code, message=f"{self._unread.message}: {final.message}",
                           error_info=final.error_info)  # fmt: skip
-        status, said_headers, body = problem(final)
+        status, said_headers, body = _told(final)
         return status, [*own, *said_headers], body
 
     def _kept(self) -> list[tuple[bytes, bytes]]:
@@ -277,15 +270,9 @@ class _Service:
             raise ForwardError("the application answers in a way that cannot be filtered")
 
 
-def problem(final: Final) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
-    """A refusal as an RFC 9457 problem: reason codes and call id, no rule text."""
-    said: dict[str, object] = {"title": final.code.name, "status": STATUS[final.code], "detail": final.message}
-    headers = [(b"content-type", b"application/problem+json")]
-    if final.error_info is not None:
-        said |= {"reason": final.error_info.reason, **final.error_info.metadata}
-    if final.retry_after is not None:
-        headers.append((b"retry-after", str(max(1, round(final.retry_after))).encode()))
-    return STATUS[final.code], headers, json.dumps(said).encode()
+def _told(final: Final) -> tuple[int, list[tuple[bytes, bytes]], bytes]:
+    status, headers, body = problem(final)
+    return status, [(key.encode(), str(value).encode()) for key, value in headers], body
 
 
 def _path(scope: Scope) -> str:

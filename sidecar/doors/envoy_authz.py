@@ -22,6 +22,7 @@ from sidecar.attributes.routes import check_content
 from sidecar.doors import envoy_headers
 from sidecar.doors.envoy_headers import Headers
 from sidecar.doors.grpc_frames import Frames
+from sidecar.doors.problems import http_status, problem
 from sidecar.enforcement.call import CALL_ID, Call, Final, Peer
 from sidecar.enforcement.declarations import EXT_AUTHZ
 from sidecar.enforcement.inquiry import MethodInquiry, Permit
@@ -250,8 +251,8 @@ def _denied_grpc(final: Final) -> CheckResponse:
 
 def _denied_http(final: Final) -> CheckResponse:
     answer = _refused(final)
-    body, headers = envoy_headers.problem(final)
-    answer.denied_response.body = body
+    _, headers, body = problem(final)
+    answer.denied_response.body = body.decode()
     answer.denied_response.headers.extend(envoy_headers.options((*headers, *envoy_headers.call_id(final)), raw=False))
     return answer
 
@@ -259,7 +260,7 @@ def _denied_http(final: Final) -> CheckResponse:
 def _refused(final: Final) -> CheckResponse:
     answer = CheckResponse()
     answer.status.code, answer.status.message = int(final.code), final.message
-    answer.denied_response.status.code = envoy_headers.http_status(final.code)
+    answer.denied_response.status.code = http_status(final.code)
     info = final.error_info
     if info is not None:
         answer.dynamic_metadata.update({

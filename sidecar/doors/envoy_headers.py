@@ -2,11 +2,9 @@
 
 import base64
 import binascii
-import json
 import re
 import time
 from collections.abc import Iterable, Mapping
-from http import HTTPStatus
 from typing import Final as Constant
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
@@ -15,7 +13,6 @@ from sidecar.attributes.peers import read_certificate
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import CALL_ID, Final, Metadata, Peer
 from sidecar.enforcement.metadata import INPUTS, OWN, from_caller
-from sidecar.errors import Code
 
 Headers = list[tuple[str, str]]
 """Lower-case names, values as they came (a byte is a character); pseudo-headers begin with a colon."""
@@ -28,17 +25,6 @@ _TRANSPORT = frozenset({
 _TIMEOUT = re.compile(r"(\d{1,8})([HMSmun])")
 _SECONDS: Mapping[str, float] = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u": 1e-6, "n": 1e-9}
 _SAFE = bytes(one for one in range(0x20, 0x7F) if one != ord("%"))
-_HTTP: Mapping[Code, HTTPStatus] = {
-    Code.INVALID_ARGUMENT: HTTPStatus.BAD_REQUEST,
-    Code.UNAUTHENTICATED: HTTPStatus.UNAUTHORIZED,
-    Code.PERMISSION_DENIED: HTTPStatus.FORBIDDEN,
-    Code.FAILED_PRECONDITION: HTTPStatus.FORBIDDEN,
-    Code.UNIMPLEMENTED: HTTPStatus.FORBIDDEN,
-    Code.RESOURCE_EXHAUSTED: HTTPStatus.TOO_MANY_REQUESTS,
-    Code.UNAVAILABLE: HTTPStatus.SERVICE_UNAVAILABLE,
-    Code.DEADLINE_EXCEEDED: HTTPStatus.GATEWAY_TIMEOUT,
-}
-"""UNIMPLEMENTED is 403: to whom nothing is described nothing is said either about what is there."""
 _OVERWRITE: Constant = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND: Constant = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
 
@@ -125,27 +111,6 @@ def status(final: Final) -> Metadata:
     """A call's end as gRPC's trailers (PROTOCOL-HTTP2.md, "Responses")."""
     message = (("grpc-message", quote_from_bytes(final.message.encode(), safe=_SAFE)),) if final.message else ()
     return (("grpc-status", str(int(final.code))), *message, *rich_status.trailing(final))
-
-
-def http_status(code: Code) -> int:
-    """The HTTP status under which a refusal is told."""
-    return _HTTP.get(code, HTTPStatus.INTERNAL_SERVER_ERROR)
-
-
-def problem(final: Final) -> tuple[str, Metadata]:
-    """A refusal for HTTP clients: body and headers (RFC 9457; RFC 9110, 10.2.3)."""
-    number = http_status(final.code)
-    document: dict[str, object] = {
-        "type": "about:blank", "title": HTTPStatus(number).phrase, "status": int(number), "detail": final.message,
-    }  # fmt: skip
-    if final.error_info is not None:
-        info = final.error_info
-        document["reasons"] = info.metadata.get("reasons", info.reason).split(",")
-        document["call_id"] = info.metadata.get("call_id", "")
-    headers: Metadata = (("content-type", "application/problem+json"), ("cache-control", "no-store"))
-    if final.retry_after is not None:
-        headers = (*headers, ("retry-after", str(max(1, round(final.retry_after)))))
-    return json.dumps(document), headers
 
 
 def call_id(final: Final) -> Metadata:

@@ -27,6 +27,7 @@ from sidecar.doors import envoy_headers
 from sidecar.doors.envoy_exchange import UPSTREAM, EnvoyExchange, Inbox
 from sidecar.doors.envoy_headers import Headers
 from sidecar.doors.grpc_frames import Frames
+from sidecar.doors.problems import problem
 from sidecar.enforcement.call import AnswerSink, Call, Final, Metadata, Peer, Reply, Upstream
 from sidecar.enforcement.declarations import EXT_PROC
 from sidecar.enforcement.inquiry import MethodInquiry
@@ -332,9 +333,7 @@ class _Conversation:
             reply.body = final.message.encode()
             items = tuple(one for one in envoy_headers.status(final) if one[0] not in ("grpc-status", "grpc-message"))
         else:
-            reply.status.code = envoy_headers.http_status(final.code)
-            body, items = envoy_headers.problem(final)
-            reply.body = body.encode()
+            reply.status.code, items, reply.body = problem(final)
         items = (*items, *(own or envoy_headers.call_id(final)))
         reply.headers.set_headers.extend(envoy_headers.options(items, raw=True))
         await self._send(answer)

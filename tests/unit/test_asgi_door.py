@@ -115,7 +115,7 @@ class TestRefusals:
         got = await ask(rig, app)
         said = json.loads(got.body)
         assert got.status == 403 and got.headers["content-type"] == "application/problem+json"
-        assert said["reason"] == "not_us_personnel" and said["call_id"] == "call-1" and b"secret" not in got.body
+        assert said["reasons"] == ["not_us_personnel"] and said["call_id"] == "call-1" and b"secret" not in got.body
         assert app.seen == []
 
     @pytest.mark.parametrize(

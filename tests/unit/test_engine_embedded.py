@@ -133,6 +133,16 @@ async def test_no_answer_is_a_refusal_that_tells_only_the_operator_why(rules: st
     assert caught.value.message == "the policy gave no decision"
 
 
+async def test_too_much_memory_is_a_refusal_that_says_so_to_the_operator() -> None:
+    rules = "decision := product([9 | some a in data.l; some b in data.l])"
+    with pytest.raises(DecideError) as caught:
+        await decide(EmbeddedEngine(engine(rules, 30.0)))
+    assert caught.value.reason == "policy_error"
+    assert "memory" in caught.value.operator
+    assert "decision.rego:3:20" in caught.value.operator
+    assert caught.value.message == "the policy gave no decision"
+
+
 async def test_bytes_that_are_no_document_are_refused() -> None:
     with pytest.raises(DecideError, match="no decision"):
         await returning(PERMIT).decide(request(), b'{"a": 1, "a": 2}')

@@ -17,6 +17,7 @@ from hypothesis import strategies as st
 from sidecar.api.envoy.v3.parts_pb2 import HeaderMap, HeaderValueOption
 from sidecar.doors import envoy_headers as eh
 from sidecar.doors.envoy_exchange import mutated
+from sidecar.doors.problems import http_status, problem
 from sidecar.enforcement.call import ErrorInfo, Final
 from sidecar.errors import Code
 
@@ -125,20 +126,21 @@ def test_a_refusal_is_told_in_grpcs_words() -> None:
 
 
 def test_a_refusal_is_a_problem_document_for_http() -> None:
-    body, headers = eh.problem(REFUSED)
-    assert json.loads(body) == {
+    number, headers, body = problem(REFUSED)
+    assert number == 403 and json.loads(body) == {
         "type": "about:blank", "title": "Forbidden", "status": 403, "detail": "refused: ü %",
+        "code": "PERMISSION_DENIED",
         "reasons": ["purpose_not_allowed", "residency"], "call_id": "c1",
     }  # fmt: skip
     assert ("content-type", "application/problem+json") in headers
-    body, headers = eh.problem(Final(code=Code.UNAVAILABLE, message="m", retry_after=0.2))
-    assert json.loads(body)["status"] == 503
+    number, headers, body = problem(Final(code=Code.UNAVAILABLE, message="m", retry_after=0.2))
+    assert number == json.loads(body)["status"] == 503
     assert ("retry-after", "1") in headers
 
 
 @pytest.mark.parametrize("code", list(Code))
 def test_no_refusal_is_a_success_in_http(code: Code) -> None:
-    assert eh.http_status(code) >= 400
+    assert http_status(code) >= 400
 
 
 @pytest.mark.parametrize(

@@ -157,8 +157,9 @@ def test_an_unchanged_key_stays_the_same_object_and_a_replaced_one_does_not():
 def test_unknown_kids_are_remembered_within_a_bound():
     clock = Clock()
     ring = ring_of(Source(jwks(ES)), clock)
+    ring.good_until = float("inf")
     for number in range(MAX_UNKNOWN + 500):
-        assert ring.key(f"unknown-{number}", NOW) is None
+        assert ring.key(f"unknown-{number}", NOW + number * EARLY_REFRESH) is None
     assert len(ring._unknown) == MAX_UNKNOWN
 
 
@@ -194,11 +195,28 @@ async def test_an_unknown_kid_asks_for_one_early_refresh_in_thirty_seconds():
     await asyncio.sleep(0.1)
     assert source.fetches == 2
     clock.now += EARLY_REFRESH
+    ring.key("made-up-0", clock.now)  # it came while nobody was asked
+    await settle(lambda: source.fetches == 3)
+    clock.now += EARLY_REFRESH
     ring.key("made-up-0", clock.now)  # known to be unknown: asks for nothing
     await asyncio.sleep(0.1)
-    assert source.fetches == 2
+    assert source.fetches == 3
     ring.key("another", clock.now)
-    await settle(lambda: source.fetches == 3)
+    await settle(lambda: source.fetches == 4)
+    await stopped(task)
+
+
+async def test_a_stray_kid_just_before_a_rotation_does_not_lock_the_new_key_out():
+    clock, source = Clock(), Source(jwks(ES))
+    ring = ring_of(source, clock)
+    task = await served(ring)
+    ring.key("stray", clock.now)
+    await settle(lambda: source.fetches == 1)
+    source.content = jwks(ES, public_jwk(new_key("ES256"), "ES256", "fresh"))
+    assert ring.key("fresh", clock.now) is None  # nobody is asked within thirty seconds
+    clock.now += EARLY_REFRESH
+    assert ring.key("fresh", clock.now) is None
+    await settle(lambda: ring.status().kids == ("es", "fresh"))
     await stopped(task)
 
 

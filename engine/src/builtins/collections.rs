@@ -4,10 +4,13 @@ use anyhow::{bail, Result};
 use regorus::Value;
 
 use super::text;
+use crate::bounds;
 
 /// One level of nested arrays is dissolved.
 pub fn array_flatten(params: &[Value]) -> Result<Value> {
     let [Value::Array(items)] = params else { bail!("an array is taken") };
+    let lengths = items.iter().map(|item| if let Value::Array(inner) = item { inner.len() } else { 1 });
+    bounds::items_of(lengths.fold(0, usize::saturating_add))?;
     let mut flat = Vec::with_capacity(items.len());
     for item in items.iter() {
         match item {
@@ -22,6 +25,7 @@ pub fn array_flatten(params: &[Value]) -> Result<Value> {
 pub fn split_n(params: &[Value]) -> Result<Value> {
     let (whole, delimiter) = (text(params, 0)?, text(params, 1)?);
     let Some(count) = params.get(2).and_then(|n| n.as_i64().ok()) else { bail!("the count is an integer") };
+    bounds::parts_of(whole, delimiter)?;
     let parts: Vec<Value> = if delimiter.is_empty() {
         whole.chars().map(|c| Value::from(c.to_string())).collect()
     } else {

@@ -7,6 +7,7 @@ use base64::engine::{DecodePaddingMode, Engine as _, GeneralPurpose, GeneralPurp
 use regorus::Value;
 
 use super::text;
+use crate::bounds;
 use crate::convert::from_json;
 
 /// A token within a token within a token is enough.
@@ -43,8 +44,13 @@ fn utf8(bytes: Vec<u8>) -> Result<String> {
     String::from_utf8(bytes).map_err(|_| anyhow!("what was encoded is no text"))
 }
 
+fn encoded(codec: &GeneralPurpose, plain: &str) -> Result<Value> {
+    bounds::text_of(plain.len().div_ceil(3).saturating_mul(4))?;
+    Ok(Value::from(codec.encode(plain)))
+}
+
 pub fn base64_encode(params: &[Value]) -> Result<Value> {
-    Ok(Value::from(codec(&STANDARD, true).encode(text(params, 0)?)))
+    encoded(&codec(&STANDARD, true), text(params, 0)?)
 }
 
 pub fn base64_decode(params: &[Value]) -> Result<Value> {
@@ -56,11 +62,11 @@ pub fn base64_is_valid(params: &[Value]) -> Result<Value> {
 }
 
 pub fn base64url_encode(params: &[Value]) -> Result<Value> {
-    Ok(Value::from(codec(&URL_SAFE, true).encode(text(params, 0)?)))
+    encoded(&codec(&URL_SAFE, true), text(params, 0)?)
 }
 
 pub fn base64url_encode_no_pad(params: &[Value]) -> Result<Value> {
-    Ok(Value::from(codec(&URL_SAFE, false).encode(text(params, 0)?)))
+    encoded(&codec(&URL_SAFE, false), text(params, 0)?)
 }
 
 pub fn base64url_decode(params: &[Value]) -> Result<Value> {
@@ -68,11 +74,20 @@ pub fn base64url_decode(params: &[Value]) -> Result<Value> {
 }
 
 pub fn hex(bytes: &[u8]) -> String {
-    bytes.iter().map(|byte| format!("{byte:02x}")).collect()
+    const DIGITS: &[u8; 16] = b"0123456789abcdef";
+    let digit = |four: u8| char::from(DIGITS[usize::from(four & 15)]);
+    let mut written = String::with_capacity(bytes.len().saturating_mul(2));
+    for byte in bytes {
+        written.push(digit(byte >> 4));
+        written.push(digit(*byte));
+    }
+    written
 }
 
 pub fn hex_encode(params: &[Value]) -> Result<Value> {
-    Ok(Value::from(hex(text(params, 0)?.as_bytes())))
+    let plain = text(params, 0)?;
+    bounds::text_of(plain.len().saturating_mul(2))?;
+    Ok(Value::from(hex(plain.as_bytes())))
 }
 
 pub fn hex_decode(params: &[Value]) -> Result<Value> {
@@ -88,11 +103,15 @@ pub fn hex_decode(params: &[Value]) -> Result<Value> {
 
 /// Fails on fractions, integers beyond 64 bits and keys that stand twice, as every document here.
 pub fn json_unmarshal(params: &[Value]) -> Result<Value> {
-    from_json(text(params, 0)?.as_bytes()).map_err(|why| anyhow!(why))
+    let document = text(params, 0)?;
+    bounds::json_of(document)?;
+    from_json(document.as_bytes()).map_err(|why| anyhow!(why))
 }
 
 pub fn jwt_decode(params: &[Value]) -> Result<Value> {
-    token(text(params, 0)?, MAX_NESTED)
+    let encoded = text(params, 0)?;
+    bounds::json_of(encoded)?;
+    token(encoded, MAX_NESTED)
 }
 
 /// Header, payload and signature in hexadecimal; nothing is verified (RFC 7519, 7.2).
