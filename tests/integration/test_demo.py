@@ -161,6 +161,7 @@ def again(played: Played) -> Iterator[Again]:
         "service": ([sys.executable, "-m", "sidecar.demo.service", str(played.folder / "users.sqlite"), f"127.0.0.1:{service}",
                      str(tls / "upstream.pem"), str(tls / "upstream.key"), str(tls / "upstream-clients-ca.pem")], service),
         "store": (sidecar_command("oversight", "run", "--config", played.folder / "oversight.yaml"), one.store["listen"]["append"]),
+        "ledger": (sidecar_command("ledger", "run", "--config", played.folder / "ledger.yaml"), one.sidecar["ledger"]["address"]),
         "sidecar": (sidecar_command("run", "--config", played.folder / "sidecar.yaml"), one.sidecar["listen"][0]["address"]),
     }  # fmt: skip
     try:

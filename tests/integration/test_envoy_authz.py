@@ -8,9 +8,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deployment import Deployment, sidecar, wait
+from deployment import Deployment, sidecar
 from envoy_parts import ENVOY, Envoyed, beside, enveloped, http_filter
-from minimal_policy import write_policy
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 from sidecar.demo.world import CONSOLE, EXPORTER, WEB
@@ -211,33 +210,3 @@ def test_over_tcp_the_envoy_shows_a_certificate_and_is_believed_only_as_register
         assert other.call("GetProfile", own(deployed), **USER).said == "OK"
     with beside(envoy, as_web) as other:
         assert other.call("GetProfile", own(deployed), **USER).said == "UNAUTHENTICATED unidentified_workload"
-
-
-def test_streams_pass_without_being_held_back_and_a_dead_sidecar_is_unavailable(
-    envoy: Envoyed, deployed: Deployment, tmp_path: Path, needs: Needs
-) -> None:
-    envoy.stop()
-    envoy.hang_up()
-    users = [deployed.world.cast.us, deployed.world.cast.german]
-    with enveloped(deployed, needs, "ext_authz", policy__bundle__folder=str(write_policy(tmp_path))) as free:
-        caller = deployed.caller("console", "envoy")
-        waiting = iter(users)
-        said: list[int] = []
-
-        def ask() -> Iterator[bytes]:
-            for user in waiting:
-                wait(lambda: len(said) == users.index(user), 10, "the answer before")
-                yield pb.SyncRequest(user_id=user).SerializeToString()
-
-        call = caller.open("Sync", ask(), deployed.metadata())
-        for data in call:
-            said.append(pb.SyncResponse.FromString(data).profile.user_id)
-        assert said == users, "each question was put after the answer to the one before"
-        listed = free.call("ListMessages", pb.ListMessagesRequest(user_id=users[0]))
-        assert listed.said == "OK"
-        assert deployed.recorded(listed.call_id).outcomes[0]["seen"] == "unobserved"
-        before = len(deployed.upstream.seen)
-        deployed.processes.kill("variant")
-        for method, request in (("GetProfile", pb.GetProfileRequest(user_id=1)), ("Sync", pb.SyncRequest(user_id=1))):
-            assert free.call(method, request).status == "UNAVAILABLE"
-        assert len(deployed.upstream.seen) == before

@@ -52,9 +52,10 @@ def facts(deployed: Deployment, got: Answer) -> dict[str, object]:
 
 
 def sorted_facts(found: dict[str, object]) -> dict[str, object]:
-    """The same, of a dialogue: whether a question or an answer is decided first is chance."""
+    """The same, of a dialogue: whether a question or an answer is decided first is chance, and so is which decisions cover
+    the one after them."""
     lists = ("effects", "reasons", "obligations", "phases")
-    return {key: sorted(map(str, value)) if key in lists else value for key, value in found.items()}  # type: ignore[call-overload]
+    return {key: sorted(set(map(str, value))) if key in lists else value for key, value in found.items()}  # type: ignore[call-overload]
 
 
 def test_the_written_bootstrap_is_valid(envoy: Envoyed) -> None:
