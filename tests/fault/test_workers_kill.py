@@ -33,7 +33,7 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
 def sound(deployment: Several, answers: list[Answer]) -> None:
     """Every answer has its records once, every permit its outcome, and nothing is missing."""
     wait(lambda: not left(deployment), 60, "no slot holds records that the store does not have")
-    assert unrecorded(deployment, answers) == []
+    until(lambda: unrecorded(deployment, answers) == [], "every answered call has its records")
     assert doubled(deployment) == []
     calls = deployment.calls()
     assert [one for one in calls.values() if "permit" in one.effects and len(one.outcomes) != 1] == []
