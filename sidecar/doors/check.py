@@ -35,8 +35,11 @@ METHODS = {"Check": "unary", "BatchCheck": "unary", "CheckStream": "stream", "Re
 ENVELOPE = 64 * 1024
 """Bytes by which a request may be larger than the message it asks about: token, circumstances, ids."""
 FAILED = Final(code=Code.UNAVAILABLE, message="the sidecar could not handle the question", retry_after=1.0)
-_AT_ONCE = 50
-"""Questions of a batch that are under way together: they share a sync of the disk, and others are served between."""
+_AT_ONCE = 16
+"""Questions of a batch that are under way together: they share a sync of the disk, and others are served between.
+
+Half of what the embedded engine lets wait for its threads (`decision.embedded`): a batch alone never fills them, so a slow
+policy refuses none of its own questions."""
 
 
 class DecisionApi:

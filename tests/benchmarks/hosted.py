@@ -76,7 +76,7 @@ def measure(deployment: Deployment, scale: Scale, say: Callable[[str], None]) ->
     found += _against_opa(seen)
     found += [_cost(what, concurrency, samples) for (what, concurrency), samples in spent.items()]
     for name in (
-        "bare",
+        "hosted-bare",
         "hosted-echo",
         "hosted-up",
         "hosted-plain",
@@ -90,7 +90,7 @@ def measure(deployment: Deployment, scale: Scale, say: Callable[[str], None]) ->
 
 def _subjects(deployment: Deployment) -> dict[str, Subject]:
     up = echo(deployment, "hosted-up", LOAD, str(deployment.reply))
-    bare, plain_proxy = deployment.peer("bare", "echo"), deployment.peer("hosted-plain", "plain")
+    bare, plain_proxy = deployment.peer("hosted-bare", "echo"), deployment.peer("hosted-plain", "plain")
     asked = deployment.request
 
     def grpc(server: Server) -> Target:
