@@ -172,6 +172,8 @@ class _Service:
         self._app, self._scope, self._body, self._message = app, scope, body, message
         self._route, self._unread, self._limit, self._events = route, unread, limit, receive
         self._answer = _Answer()
+        self._read = b""
+        """The answer as a message: while exactly this leaves, the application's JSON leaves as it was written."""
 
     async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:
         """Run the application on the request as it came. ForwardError when something of it may not go on, or back."""
@@ -196,7 +198,7 @@ class _Service:
         if not answer.is_json:
             raise ForwardError("the answer is no JSON, so it cannot be filtered")
         try:
-            data = self._route.answer(bytes(answer.body))
+            data = self._read = self._route.answer(bytes(answer.body))
         except InterceptError as error:
             raise ForwardError("the answer cannot be read, so it cannot be filtered", operator=str(error)) from None
         return Reply(message=data, headers=headers, final=Final(code=Code.OK))
@@ -218,7 +220,8 @@ class _Service:
                    if isinstance(value, str)]  # fmt: skip
         own = [item for item in headers if item[0] == CALL_ID.encode()]
         if reply.message is not None and self._route is not None:
-            body = self._route.shown(bytes(self._answer.body), reply.message)
+            given = bytes(self._answer.body)
+            body = given if reply.message == self._read else self._route.shown(given, reply.message)
             if len(headers) == len(own):  # what the application said about keeping its answer is withheld as well
                 own.append((b"cache-control", b"no-store"))
                 headers = own
