@@ -5,6 +5,7 @@ from dataclasses import dataclass
 from typing import Final, Protocol
 
 from sidecar.enforcement.call import Peer
+from sidecar.enforcement.transport import OperatorLog
 
 Headers = tuple[tuple[str, str], ...]
 JSON: Final = "application/json"
@@ -56,3 +57,12 @@ class Application(Protocol):
 
 
 Clock = Callable[[], float]
+
+
+async def answered(application: Application, head: HttpHead, body: bytes, log: OperatorLog) -> HttpResponse:
+    """The application's answer; 500 when it fails, of which a client learns no more than that."""
+    try:
+        return await application.answer(head, body)
+    except Exception as error:  # noqa: BLE001 - whatever it was
+        log.error("an answer failed", failure=type(error).__name__, path=application.route(head))  # noqa: TRY400
+        return application.refused(head, 500, "the sidecar failed")

@@ -3,7 +3,7 @@
 import asyncio
 
 from sidecar.doors.asgi import Receive, Scope, Send
-from sidecar.doors.authzen_http import Application, HttpHead, HttpResponse
+from sidecar.doors.authzen_http import Application, HttpHead, HttpResponse, answered
 from sidecar.doors.hosted_peers import HostedPeers
 from sidecar.doors.hosted_wire import FORWARDED
 from sidecar.enforcement.transport import OperatorLog
@@ -83,11 +83,7 @@ class HostedHttp:
             return self._application.refused(head, 413, f"a body has at most {self._limit} bytes")
         except TimeoutError:
             return self._application.refused(head, 408, "the body did not come in time")
-        try:
-            return await self._application.answer(head, body)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the client learns no more than this
-            self._log.error("an answer failed", failure=type(error).__name__, path=self._application.route(head))
-            return self._application.refused(head, 500, "the sidecar failed")
+        return await answered(self._application, head, body, self._log)
 
     async def _body(self, receive: Receive) -> bytes:
         """CancelledError when the client has gone. The server's future must not be cancelled: another thread sets it."""

@@ -10,7 +10,7 @@ from typing import Final
 
 import h11
 
-from sidecar.doors.authzen_http import Application, HttpHead, HttpResponse
+from sidecar.doors.authzen_http import Application, HttpHead, HttpResponse, answered
 from sidecar.enforcement.peer import PeerReader
 from sidecar.enforcement.transport import CONNECTION_AGE_MS, OperatorLog
 
@@ -153,13 +153,7 @@ class Connection:
         if lengths and int(lengths[0]) > terms.body:  # h11 has checked that it is one number
             raise _RefusedError(413, f"a body has at most {terms.body} bytes")
         body = await self._body()
-        try:
-            return await terms.application.answer(head, body)
-        except Exception as error:  # noqa: BLE001 - whatever it was, the client learns no more than this
-            terms.log.error(  # noqa: TRY400
-                "an answer failed", failure=type(error).__name__, path=terms.application.route(head)
-            )
-            return terms.application.refused(head, 500, "the sidecar failed")
+        return await answered(terms.application, head, body, terms.log)
 
     async def _body(self) -> bytes:
         if self._http.they_are_waiting_for_100_continue:
