@@ -8,7 +8,7 @@ GO ?= go
 ENGINE ?= embedded
 UV_VERSION := 0.13.9
 
-ENGINE_SOURCES := $(shell find engine/src engine/Cargo.toml engine/Cargo.lock engine/capabilities.json -type f 2>/dev/null)
+ENGINE_SOURCES := $(shell find native/src native/Cargo.toml native/Cargo.lock native/capabilities.json -type f 2>/dev/null)
 
 .PHONY: help setup tools demo test check bench generate format clean sbom audit changelog
 help: ## list the targets

@@ -1,4 +1,4 @@
-"""`engine/capabilities.json`: what the embedded engine accepts, in OPA's own words for it.
+"""`native/capabilities.json`: what the embedded engine accepts, in OPA's own words for it.
 
 The names are the loader's list; the declarations are those of the pinned OPA. `opa check --capabilities` with this
 file refuses, outside of the sidecar, what the sidecar would refuse.
@@ -10,7 +10,7 @@ from collections.abc import Collection
 from pathlib import Path
 from typing import Any
 
-FILE = Path("engine/capabilities.json")
+FILE = Path("native/capabilities.json")
 # Not template strings, and nothing of Rego version 2.
 _FEATURES = ("keywords_in_refs", "rego_v1", "rego_v1_import")
 

@@ -13,7 +13,7 @@ import engine_capabilities
 import opa_cases
 import policy_parity
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 OPA = Path(".tools/bin/opa")
 
@@ -33,7 +33,7 @@ def parity() -> str:
 
 
 def capabilities() -> str:
-    return engine_capabilities.capabilities(OPA, _engine.builtins_accepted())
+    return engine_capabilities.capabilities(OPA, _native.builtins_accepted())
 
 
 FILES: dict[str, tuple[Path, Callable[[], str]]] = {

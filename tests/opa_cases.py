@@ -13,7 +13,7 @@ from typing import Any
 import yaml
 from reference_opa import ERROR, UNDEFINED
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 VERSION = "v1.22.2"
 FILE = Path("tests/conformance/opa_cases.md")
@@ -76,9 +76,9 @@ def judge(case: dict[str, Any]) -> tuple[str, Any]:
     if query is None or "input_term" in case or not unread:
         return OUTSIDE, None
     try:
-        engine = _engine.Engine(modules, json.dumps(case.get("data") or {}).encode(), query[1], 5.0)
+        engine = _native.Engine(modules, json.dumps(case.get("data") or {}).encode(), query[1], 5.0)
         ours = _ask(engine, document if document is not None else {})
-    except _engine.LoadError as error:
+    except _native.LoadError as error:
         return REFUSED, {problem["code"] for problem in error.problems}
     except (TypeError, ValueError):
         return REFUSED, {"input"}
@@ -94,12 +94,12 @@ def _wanted(case: dict[str, Any], variable: str) -> Any:
     return case["want_result"][0][variable] if case.get("want_result") else UNDEFINED
 
 
-def _ask(engine: _engine.Engine, document: object) -> Any:
+def _ask(engine: _native.Engine, document: object) -> Any:
     try:
         return engine.evaluate(document)
-    except _engine.Undefined:
+    except _native.Undefined:
         return UNDEFINED
-    except _engine.EvaluationError:
+    except _native.EvaluationError:
         return ERROR
 
 

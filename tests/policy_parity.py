@@ -10,7 +10,7 @@ from typing import Any
 
 from reference_opa import ReferenceOpa, running
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.bundle import ENTRYPOINT, Bundle
 from sidecar.decision.folder import load_folder
 from sidecar.decision.guard import nullable_leaves
@@ -62,7 +62,7 @@ def _texts(value: object) -> Iterator[str]:
 
 def compare(opa: ReferenceOpa, documents: Sequence[bytes], bundle: Bundle) -> Parity:
     """Ask both engines about every document; OPA has the bundle."""
-    engine = _engine.Engine(bundle.modules, bundle.data, ENTRYPOINT, 10.0, nullable_leaves())
+    engine = _native.Engine(bundle.modules, bundle.data, ENTRYPOINT, 10.0, nullable_leaves())
     effects: collections.Counter[str] = collections.Counter()
     obligations: collections.Counter[str] = collections.Counter()
     rules: collections.defaultdict[str, collections.Counter[str]] = collections.defaultdict(collections.Counter)

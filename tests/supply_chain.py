@@ -252,7 +252,7 @@ def bill(found: list[Part]) -> dict:
             link for link in one.get("externalReferences", []) if link["type"] != "distribution"
         ]
     sums = {(one["name"], one["version"]): one.get("checksum")
-            for one in tomllib.loads((ROOT / "engine/Cargo.lock").read_text())["package"]}  # fmt: skip
+            for one in tomllib.loads((ROOT / "native/Cargo.lock").read_text())["package"]}  # fmt: skip
     crates = [one for one in found if one.kind == "cargo"]
     document["components"] += [_crate(one, sums.get((one.name, one.version))) for one in crates]
     kept = {document["metadata"]["component"]["bom-ref"], *(one["bom-ref"] for one in document["components"])}
@@ -310,7 +310,7 @@ def read_audit(found: list[dict]) -> int:
 
 def _audit_rust() -> int:
     ran = subprocess.run(
-        ["cargo", "audit", "--file", ROOT / "engine/Cargo.lock"], capture_output=True, text=True, check=False
+        ["cargo", "audit", "--file", ROOT / "native/Cargo.lock"], capture_output=True, text=True, check=False
     )
     if "no such command" in ran.stderr:
         print(

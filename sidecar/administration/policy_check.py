@@ -14,11 +14,11 @@ from typing import Final, Literal
 
 import msgspec
 
+from sidecar import _native
 from sidecar.administration.policy_codes import Odd, Reach, asserted, near_word, unknown_codes, unknown_obligations
 from sidecar.administration.policy_paths import Paths, unknown_data, unknown_input
 from sidecar.administration.policy_probes import Program
 from sidecar.administration.policy_unused import unused
-from sidecar.decision import _engine
 from sidecar.decision.bundle import ENTRYPOINT, Bundle
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import ReasonCode
@@ -78,8 +78,8 @@ def loading(bundle: Bundle) -> Iterator[Finding]:
     """Why the embedded engine refuses the bundle: without its tests, as it would decide, then with them."""
     for modules in (bundle.modules, bundle.modules + bundle.tests):
         try:
-            _engine.Engine(modules, bundle.data, ENTRYPOINT, _SECONDS, nullable_leaves())
-        except _engine.LoadError as error:
+            _native.Engine(modules, bundle.data, ENTRYPOINT, _SECONDS, nullable_leaves())
+        except _native.LoadError as error:
             for one in error.problems:
                 yield Finding(file=one["file"], row=one["line"], col=one["column"], code=one["code"],
                               message=one["message"])  # fmt: skip
@@ -174,7 +174,7 @@ def _untested(bundle: Bundle) -> Iterator[Finding]:
         yield Finding(file=".manifest", code="no_tests", message="the bundle has no tests, so it cannot be activated",
                       fix="Add a file ending in _test.rego beside each policy")  # fmt: skip
         return
-    engine = _engine.Engine(
+    engine = _native.Engine(
         bundle.modules + bundle.tests, bundle.data, ENTRYPOINT, _SECONDS, nullable_leaves(), coverage=True
     )
     engine.run_tests(deadline_seconds=_SECONDS)

@@ -7,7 +7,7 @@ from typing import Final
 
 import msgspec
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.bundle import Bundle
 
 _SPACE: Final = re.compile(r"\s+")
@@ -84,7 +84,7 @@ class _Outline(msgspec.Struct, frozen=True):
 
 def _rules(bundle: Bundle) -> dict[str, str]:
     """Full name -> all its definitions, in the order of files and rows."""
-    outline = msgspec.json.decode(_engine.outline(bundle.modules), type=_Outline)
+    outline = msgspec.json.decode(_native.outline(bundle.modules), type=_Outline)
     sources, found = dict(bundle.modules), dict[str, str]()
     for module in outline.modules:
         rows = sources[module.file].splitlines()

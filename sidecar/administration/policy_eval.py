@@ -5,7 +5,7 @@ from typing import Final
 
 import msgspec
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.bundle import ENTRYPOINT, Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.guard import nullable_leaves
@@ -33,8 +33,8 @@ def evaluate(bundle: Bundle, request: AccessRequest, where: str, entrypoint: str
     """
     rule = entrypoint if entrypoint.startswith("data.") else f"data.{entrypoint}"
     try:
-        engine = _engine.Engine(bundle.modules, bundle.data, rule, _SECONDS, nullable_leaves())
-    except _engine.LoadError as error:
+        engine = _native.Engine(bundle.modules, bundle.data, rule, _SECONDS, nullable_leaves())
+    except _native.LoadError as error:
         first = str(error).splitlines()[0]
         _place, named, what = first.partition(": entrypoint: ")
         if named and rule != ENTRYPOINT:
@@ -48,7 +48,7 @@ def evaluate(bundle: Bundle, request: AccessRequest, where: str, entrypoint: str
         value = msgspec.json.decode(engine.evaluate_json(canonical(request)))
         if rule == ENTRYPOINT:
             parse_decision(value)
-    except _engine.EvaluationError as error:
+    except _native.EvaluationError as error:
         return Evaluated(revision=bundle.revision, entrypoint=rule, value=value, problem=str(error))
     except DecideError as error:
         return Evaluated(revision=bundle.revision, entrypoint=rule, value=value, problem=error.operator)

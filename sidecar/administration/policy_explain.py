@@ -13,11 +13,11 @@ from typing import Final
 
 import msgspec
 
+from sidecar import _native
 from sidecar.administration.policy_probes import ENTRYPOINT, Program, instrument
 from sidecar.administration.policy_trace import NO_ARGUMENTS, Instance, Outcome, Trace, Undefined
 from sidecar.administration.policy_why import Cause, Why
 from sidecar.administration.policy_words import Token, Tokens, table, text_of
-from sidecar.decision import _engine
 from sidecar.decision.bundle import ENTRYPOINT as DECISION
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.guard import nullable_leaves
@@ -82,10 +82,10 @@ class Explainer:
         self._bundle, self._where = bundle, where
         self._data: JsonObject = _decode(bundle.data)
         try:
-            self._engine = _engine.Engine(bundle.modules, bundle.data, DECISION, _SECONDS, nullable_leaves())
+            self._engine = _native.Engine(bundle.modules, bundle.data, DECISION, _SECONDS, nullable_leaves())
             self._probes = instrument(bundle.modules)
-            self._asked = _engine.Engine(self._probes.modules, bundle.data, ENTRYPOINT, _SECONDS)
-        except _engine.LoadError as error:
+            self._asked = _native.Engine(self._probes.modules, bundle.data, ENTRYPOINT, _SECONDS)
+        except _native.LoadError as error:
             raise ConfigurationError(
                 f"the policies do not load: {str(error).splitlines()[0]}", where=where,
                 fix="Run `sidecar policy check` and mend what it names",
@@ -96,11 +96,11 @@ class Explainer:
         document = canonical(request)
         try:
             decision: JsonObject = _decode(self._engine.evaluate_json(document))
-        except _engine.EvaluationError as error:
+        except _native.EvaluationError as error:
             return self._without(str(error))
         try:
             answers = _decode(self._asked.evaluate_json(document))
-        except _engine.EvaluationError as error:
+        except _native.EvaluationError as error:
             raise ConfigurationError(
                 f"the policy cannot be asked why: {error}", where=self._where,
                 fix="A rule that this call does not need fails on it: guard its condition, so that it is false instead",

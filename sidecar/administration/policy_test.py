@@ -11,11 +11,11 @@ from typing import Final
 
 import msgspec
 
+from sidecar import _native
 from sidecar.administration.policy_cases import Case, Judged, judge
 from sidecar.administration.policy_probes import Program
 from sidecar.administration.policy_source import Module, Rule
 from sidecar.administration.policy_words import references
-from sidecar.decision import _engine
 from sidecar.decision.bundle import ENTRYPOINT, Bundle
 from sidecar.decision.guard import nullable_leaves
 from sidecar.decision.strict_json import Json
@@ -143,17 +143,17 @@ def _without(program: Program, chosen: list[Rule]) -> tuple[tuple[str, str], ...
     return tuple(found)
 
 
-def _load(bundle: Bundle, tests: tuple[tuple[str, str], ...], where: str, *, coverage: bool) -> _engine.Engine:
+def _load(bundle: Bundle, tests: tuple[tuple[str, str], ...], where: str, *, coverage: bool) -> _native.Engine:
     try:
-        return _engine.Engine(bundle.modules + tests, bundle.data, ENTRYPOINT, _SECONDS, nullable_leaves(), coverage)
-    except _engine.LoadError as error:
+        return _native.Engine(bundle.modules + tests, bundle.data, ENTRYPOINT, _SECONDS, nullable_leaves(), coverage)
+    except _native.LoadError as error:
         raise ConfigurationError(
             f"the policies do not load: {str(error).splitlines()[0]}", where=where,
             fix="Run `sidecar policy check` and mend what it names",
         ) from None  # fmt: skip
 
 
-def _tests(bundle: Bundle, program: Program, chosen: list[Rule], engine: _engine.Engine) -> tuple[Tested, ...]:
+def _tests(bundle: Bundle, program: Program, chosen: list[Rule], engine: _native.Engine) -> tuple[Tested, ...]:
     results = {(one[0], one[1]): one for one in engine.run_tests(deadline_seconds=_SECONDS)}
     told = []
     for rule in chosen:
@@ -184,9 +184,9 @@ def first_failed(bundle: Bundle, module: Module, rule: Rule) -> Failure | None:
     sources = [(file, text + "\n" + "\n".join(rules) if file == module.file else text) for file, text in bundle.tests]
     asked = ("explain_all.rego", f"package explain_all\n\nanswers := {{{', '.join(answers)}}}\n")
     try:
-        engine = _engine.Engine((*bundle.modules, *sources, asked), bundle.data, "data.explain_all.answers", _SECONDS)
+        engine = _native.Engine((*bundle.modules, *sources, asked), bundle.data, "data.explain_all.answers", _SECONDS)
         found = msgspec.json.decode(engine.evaluate_json(b"{}"))
-    except _engine.EngineError:
+    except _native.EngineError:
         return None  # the test's own error says it
     for place, statement in enumerate(statements):
         if not found[str(place + 1)]:
@@ -198,17 +198,17 @@ def first_failed(bundle: Bundle, module: Module, rule: Rule) -> Failure | None:
     return None
 
 
-def _evaluate(engine: _engine.Engine) -> Callable[[bytes], bytes]:
+def _evaluate(engine: _native.Engine) -> Callable[[bytes], bytes]:
     def evaluate(document: bytes) -> bytes:
         try:
             return engine.evaluate_json(document)
-        except _engine.EvaluationError as error:
+        except _native.EvaluationError as error:
             raise DecideError("no decision", reason=ReasonCode.POLICY_ERROR, operator=str(error)) from None
 
     return evaluate
 
 
-def _coverage(bundle: Bundle, engine: _engine.Engine) -> tuple[CoveredFile, ...]:
+def _coverage(bundle: Bundle, engine: _native.Engine) -> tuple[CoveredFile, ...]:
     program = Program(bundle.modules)
     files = []
     for file, rows, missed in engine.covered():

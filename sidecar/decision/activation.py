@@ -11,8 +11,8 @@ from typing import Final
 
 import msgspec
 
+from sidecar._native import DeadlineExceeded, EvaluationError, MemoryExceeded
 from sidecar.decision import guard
-from sidecar.decision._engine import DeadlineExceeded, EvaluationError, MemoryExceeded
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import Engine, EngineMaker, Evaluate

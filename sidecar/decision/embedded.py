@@ -14,7 +14,7 @@ from typing import Final
 
 import msgspec
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.bundle import ENTRYPOINT, Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import Evaluate, TestResult
@@ -61,7 +61,7 @@ class EmbeddedEngine:
 
     def __init__(
         self,
-        engine: _engine.Engine,
+        engine: _native.Engine,
         *,
         clock: Callable[[], float] = time.thread_time,
         offload: Offload = asyncio.to_thread,
@@ -139,11 +139,11 @@ class EmbeddedMaker:
         """The bundle without its tests: each module costs time in every decision."""
         return EmbeddedEngine(self._compiled(bundle, bundle.modules, self._deadline))
 
-    def _compiled(self, bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float) -> _engine.Engine:
+    def _compiled(self, bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float) -> _native.Engine:
         leaves = nullable_leaves()
         try:
-            return _engine.Engine(modules, bundle.data, ENTRYPOINT, deadline, leaves, memory_bytes=self._memory)
-        except _engine.LoadError as error:
+            return _native.Engine(modules, bundle.data, ENTRYPOINT, deadline, leaves, memory_bytes=self._memory)
+        except _native.LoadError as error:
             lines = str(error).splitlines()
             more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
             raise ConfigurationError(
@@ -152,16 +152,16 @@ class EmbeddedMaker:
             ) from None
 
 
-def _evaluate(engine: _engine.Engine, canonical: bytes) -> bytes:
+def _evaluate(engine: _native.Engine, canonical: bytes) -> bytes:
     try:
         return engine.evaluate_json(canonical)
-    except _engine.Undefined:
+    except _native.Undefined:
         raise _no_answer("the entrypoint is undefined for this input: give the decision rule a default") from None
-    except _engine.DeadlineExceeded:
+    except _native.DeadlineExceeded:
         raise _no_answer("the policy did not answer within the deadline: simplify it, or index its tables") from None
-    except _engine.MemoryExceeded as error:
+    except _native.MemoryExceeded as error:
         raise _no_answer(f"the policy took too much memory: {error}. Bound what it builds from the input") from None
-    except _engine.EvaluationError as error:
+    except _native.EvaluationError as error:
         raise _no_answer(f"the policy failed: {error}. The record of the call holds the input") from None
     except ValueError as error:
         raise _no_answer(f"the input document cannot be read: {error}") from None

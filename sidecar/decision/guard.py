@@ -17,7 +17,7 @@ from typing import Final
 import msgspec
 from msgspec import inspect
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.variants import Variants
 from sidecar.errors import ConfigurationError
 from sidecar.vocabulary import (
@@ -115,17 +115,17 @@ def _helped(where: str, number: int, steps: tuple[_Step, ...]) -> ConfigurationE
 def _permits(evaluate: Evaluate, document: object, where: str) -> bool:
     try:
         decision = msgspec.json.decode(evaluate(_encode(document)))
-    except _engine.DeadlineExceeded:
+    except _native.DeadlineExceeded:
         # Neither a permit nor a deny: going on would prove nothing.
         raise ConfigurationError(
             "a decision on a document of the corpus takes too long", where=where, fix="Index the tables it searches"
         ) from None
-    except _engine.MemoryExceeded as error:
+    except _native.MemoryExceeded as error:
         raise ConfigurationError(
             "a decision on a document of the corpus takes too much memory", where=where, value=str(error),
             fix="Bound what the rule builds",
         ) from None  # fmt: skip
-    except (_engine.EvaluationError, ValueError):
+    except (_native.EvaluationError, ValueError):
         return False
     return isinstance(decision, dict) and decision.get("effect") == "permit"
 

@@ -19,7 +19,7 @@ import aiohttp
 import msgspec
 from opa_client.opa_async import AsyncOpaClient
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.embedded import EmbeddedMaker
@@ -272,7 +272,7 @@ def _tried(client: BlockingClient, canonical: bytes, revision: str) -> bytes:
     try:
         return msgspec.json.encode(client.decide(canonical).decision(revision))
     except Late:
-        raise _engine.DeadlineExceeded("OPA took too long") from None
+        raise _native.DeadlineExceeded("OPA took too long") from None
     except OSError as error:
         raise ConfigurationError(f"OPA went away while the bundle was tried: {error}", fix="Try again.") from None
     except DecideError as error:

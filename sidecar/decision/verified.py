@@ -12,7 +12,7 @@ from typing import Final, Literal, Protocol
 
 import msgspec
 
-from sidecar.decision._engine import DeadlineExceeded, EvaluationError, MemoryExceeded
+from sidecar._native import DeadlineExceeded, EvaluationError, MemoryExceeded
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import Engine, EngineMaker, Evaluate, TestResult

@@ -300,8 +300,9 @@ class Delivery:
             raise DeliveryError(text)
         self.status.refused = code
         self.status.last_error = text
-        self._log.error("delivery_refused", code=code, what=what, message=rejected.message)
-        if code in _UNKNOWN_HERE:
+        fix = {"fix": _REGISTER} if code in _UNKNOWN_HERE else {}
+        self._log.error("delivery_refused", code=code, what=what, message=rejected.message, **fix)
+        if fix:
             raise DeliveryError(f"{text}. {_REGISTER}", wait=_REFUSED_RETRY)
         if sent is None:
             raise DeliveryError(text)

@@ -13,9 +13,9 @@ from pathlib import Path
 
 import msgspec
 
+from sidecar._native import Engine
 from sidecar.decision import bundle
 from sidecar.decision import folder as folders
-from sidecar.decision._engine import Engine
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import AccessRequest, canonical
 from tests.benchmarks.machine import rss

@@ -1,4 +1,4 @@
-"""Built-ins that `engine/` brings itself, on generated arguments: OPA's answer, or none.
+"""Built-ins that `native/` brings itself, on generated arguments: OPA's answer, or none.
 
 Where OPA has no answer (an error), neither may the embedded engine. Where OPA has one, the embedded engine may fail
 instead, for the reasons that docs/adr/0002-embedded-engine.md names, and no more often than `closed` allows.
@@ -15,7 +15,7 @@ from typing import Any
 import pytest
 from reference_opa import ERROR, UNDEFINED, ReferenceOpa
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 COUNT, LONG = 1_500, 30_000
 Make = Callable[[random.Random], Any]
@@ -177,16 +177,16 @@ def test_answers_as_opa_or_not_at_all(opa: ReferenceOpa, builtin: Builtin, long_
         for _ in range(count)
     ]
     source = f"package builtin_case\n\np := {call}\n"
-    engine = _engine.Engine([("p.rego", source)], b"{}", "data.builtin_case.p", 5.0)
+    engine = _native.Engine([("p.rego", source)], b"{}", "data.builtin_case.p", 5.0)
     assert opa.put("/v1/policies/builtin_case", source)
     opa.batch("data.builtin_case.p")
     counts: collections.Counter[str] = collections.Counter()
     for document_, theirs in zip(documents, opa.answers(documents, strict=False), strict=True):
         try:
             ours = engine.evaluate(document_)
-        except _engine.Undefined:
+        except _native.Undefined:
             ours = UNDEFINED
-        except _engine.EvaluationError:
+        except _native.EvaluationError:
             ours = ERROR
         if ours == ERROR:
             counts["neither" if theirs in (UNDEFINED, ERROR) else "closed"] += 1

@@ -9,7 +9,7 @@ import engine_capabilities
 import pytest
 from conftest import Needs
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 POLICIES = Path("policies")
 _LITERALS = {
@@ -51,10 +51,10 @@ def check(program: Path, *arguments: object) -> tuple[bool, str]:
 
 
 def test_the_committed_file_is_the_loaders_list_in_opas_words(program: Path):
-    made = engine_capabilities.capabilities(program, _engine.builtins_accepted())
+    made = engine_capabilities.capabilities(program, _native.builtins_accepted())
     fix = "run `python -m tests.engine_tables --write capabilities`, then build the engine again"
     assert engine_capabilities.FILE.read_text() == made, fix
-    assert _engine.capabilities() == made.encode(), "build the engine again"
+    assert _native.capabilities() == made.encode(), "build the engine again"
 
 
 def test_opa_accepts_the_shipped_policies_with_it(program: Path):
@@ -66,9 +66,9 @@ def test_the_loader_accepts_exactly_the_built_ins_of_the_file(callable_builtins:
     accepted = set()
     for name, spelt in callable_builtins.items():
         try:
-            _engine.Engine([("p.rego", f"package t\n\np := {spelt}\n")], b"{}", "data.t.p")
+            _native.Engine([("p.rego", f"package t\n\np := {spelt}\n")], b"{}", "data.t.p")
             refused = False
-        except _engine.LoadError as error:
+        except _native.LoadError as error:
             refused = any(one["code"] in ("builtin", "rego_parse") for one in error.problems)
         if not refused:
             accepted.add(name)
@@ -93,5 +93,5 @@ def test_both_refuse_template_strings(program: Path, tmp_path: Path):
     module.write_text(source)
     assert check(program, module)[0]
     assert not check(program, "--capabilities", engine_capabilities.FILE, module)[0]
-    with pytest.raises(_engine.LoadError):
-        _engine.Engine([("p.rego", source)], b"{}", "data.t.p")
+    with pytest.raises(_native.LoadError):
+        _native.Engine([("p.rego", source)], b"{}", "data.t.p")

@@ -16,17 +16,17 @@ from engine_cases import ACCEPTED, DATA, Accepted
 from opa_cases import same
 from reference_opa import ERROR, UNDEFINED, ReferenceOpa
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 MODULES = int(os.environ.get("ENGINE_FUZZ_MODULES", "80"))
 
 
-def answer(engine: _engine.Engine, document: object) -> Any:
+def answer(engine: _native.Engine, document: object) -> Any:
     try:
         return engine.evaluate(document)
-    except _engine.Undefined:
+    except _native.Undefined:
         return UNDEFINED
-    except _engine.EvaluationError:
+    except _native.EvaluationError:
         return ERROR
 
 
@@ -52,8 +52,8 @@ def test_generated_policies_are_answered_alike(opa: ReferenceOpa, seed: int) -> 
         other, source = engine_rego.other_package(rng), engine_rego.module(rng)
         leaves = [f"input.{leaf}" for leaf in nullable]
         try:
-            engine = _engine.Engine([("u.rego", other), ("t.rego", source)], data, "data.t.entry", 5.0, leaves)
-        except _engine.LoadError:
+            engine = _native.Engine([("u.rego", other), ("t.rego", source)], data, "data.t.entry", 5.0, leaves)
+        except _native.LoadError:
             continue
         opa.remove("t")
         # What OPA's type checker refuses needs no agreement.

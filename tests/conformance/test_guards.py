@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from reference_opa import ERROR, UNDEFINED, ReferenceOpa
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import AccessRequest, Action, Environment, Resource, Subject, canonical
 
@@ -39,8 +39,8 @@ def module(body: str) -> str:
     return f"package guarded\n\n{FUNCTION}\n\nallow if {{\n  {body}\n}}\n"
 
 
-def load(source: str) -> _engine.Engine:
-    return _engine.Engine([("p.rego", source)], json.dumps(DATA).encode(), "data.guarded.allow", 5.0)
+def load(source: str) -> _native.Engine:
+    return _native.Engine([("p.rego", source)], json.dumps(DATA).encode(), "data.guarded.allow", 5.0)
 
 
 @pytest.mark.parametrize(("negated", "bound"), NEGATED)
@@ -49,7 +49,7 @@ def test_not_over_what_may_be_undefined_is_refused_and_the_advice_agrees(opa: Re
     assert opa.put("/v1/policies/guarded", module(negated))
     # What OPA says, and the engine inside would not: nothing known, nothing permitted.
     assert opa.answer("guarded/allow", {}) == UNDEFINED
-    with pytest.raises(_engine.LoadError) as refused:
+    with pytest.raises(_native.LoadError) as refused:
         load(module(negated))
     assert {problem["code"] for problem in refused.value.problems} == {"negation"}
     assert opa.put("/v1/policies/guarded", module(bound))
@@ -58,9 +58,9 @@ def test_not_over_what_may_be_undefined_is_refused_and_the_advice_agrees(opa: Re
         theirs = opa.answer("guarded/allow", document)
         try:
             ours = engine.evaluate(document)
-        except _engine.Undefined:
+        except _native.Undefined:
             ours = UNDEFINED
-        except _engine.EvaluationError:
+        except _native.EvaluationError:
             ours = ERROR
         assert ours == theirs, document
 
@@ -77,7 +77,7 @@ def test_every_path_that_a_shipped_policy_reads_stands_in_the_emptiest_document(
     modules = [
         (str(path), path.read_text()) for path in POLICIES.rglob("*.rego") if not path.name.endswith("_test.rego")
     ]
-    outline = json.loads(_engine.outline(modules))
+    outline = json.loads(_native.outline(modules))
     assert outline["problems"] == []
     read = {one["path"] for found in outline["modules"] for one in found["inputs"]}
     assert len(read) > 40
@@ -97,6 +97,6 @@ def stands(value: object, rest: list[str]) -> bool:
 @pytest.mark.parametrize("leaf", nullable_leaves())
 def test_the_loader_knows_every_leaf_that_may_be_null(leaf: str):
     source = f"package t\n\np if {leaf.replace('.*', '[0]')} < 3\n"
-    with pytest.raises(_engine.LoadError) as refused:
-        _engine.Engine([("p.rego", source)], b"{}", "data.t.p", 5.0, nullable_leaves())
+    with pytest.raises(_native.LoadError) as refused:
+        _native.Engine([("p.rego", source)], b"{}", "data.t.p", 5.0, nullable_leaves())
     assert {problem["code"] for problem in refused.value.problems} == {"null_leaf"}

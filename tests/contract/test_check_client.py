@@ -246,7 +246,7 @@ def ill(folder, does):
         server.add_insecure_port(address)
         server.start()
         try:
-            with DecisionClient(address, deadline=2.0) as client:
+            with DecisionClient(address, deadline=LONG) as client:
                 yield client, servicer
         finally:
             server.stop(0).wait()

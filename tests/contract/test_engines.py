@@ -7,7 +7,7 @@ from pathlib import Path
 import pytest
 from opa_parts import DENY, ONLY_AMY, PERMIT, bundle, decide, question
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.embedded import EmbeddedMaker
 from sidecar.decision.engines import EngineMaker
 from sidecar.decision.opa import OpaMaker
@@ -174,7 +174,7 @@ def test_a_trial_without_an_answer_says_so(maker):
 
 
 def undecided(evaluate) -> bool:
-    with pytest.raises((_engine.EvaluationError, ValueError)):
+    with pytest.raises((_native.EvaluationError, ValueError)):
         evaluate(canonical(question()))
     return True
 

@@ -10,7 +10,7 @@ import sys
 
 import pytest
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 MIB = 1 << 20
 BUDGET = 64
@@ -29,13 +29,13 @@ def peak():
 """
 PROBE = """
 resource.setrlimit(resource.RLIMIT_AS, (task["space"], task["space"]))
-from sidecar.decision import _engine
-engine = _engine.Engine([("t.rego", task["source"])], b"{}", "data.t.p", task["seconds"], memory_bytes=task["memory"])
+from sidecar import _native
+engine = _native.Engine([("t.rego", task["source"])], b"{}", "data.t.p", task["seconds"], memory_bytes=task["memory"])
 before = peak()
 try:
     engine.evaluate({"on": True})
     said = ["answer", ""]
-except _engine.EvaluationError as error:
+except _native.EvaluationError as error:
     said = [type(error).__name__, str(error)]
 grown = peak() - before
 print(json.dumps({"said": said, "grown": grown, "next": engine.evaluate({"on": False})}))
@@ -182,7 +182,7 @@ def test_the_budget_is_what_was_asked_for() -> None:
 @pytest.mark.parametrize("budget", [0, MIB - 1])
 def test_a_budget_that_ordinary_policies_would_exceed_is_refused(budget: int) -> None:
     with pytest.raises(ValueError, match="at least 1 MiB"):
-        _engine.Engine([("t.rego", "package t\n\np := 1\n")], b"{}", "data.t.p", memory_bytes=budget)
+        _native.Engine([("t.rego", "package t\n\np := 1\n")], b"{}", "data.t.p", memory_bytes=budget)
 
 
 # What a random bomb is made of: the kind of value each step takes and the kind it makes.
@@ -213,17 +213,17 @@ STARTS = [("text", TEXT), ("list", "numbers.range(1, 500)"), ("list", '["a", "bb
 
 ROUND = """
 resource.setrlimit(resource.RLIMIT_AS, (task["space"], task["space"]))
-from sidecar.decision import _engine
-plain = _engine.Engine([("t.rego", "package t\\n\\np := concat(input.a, [input.a, input.a])\\n")], b"{}", "data.t.p", 5.0)
+from sidecar import _native
+plain = _native.Engine([("t.rego", "package t\\n\\np := concat(input.a, [input.a, input.a])\\n")], b"{}", "data.t.p", 5.0)
 said, slowest = {}, 0.0
 before = peak()
 for source in task["sources"]:
-    engine = _engine.Engine([("t.rego", source)], b"{}", "data.t.p", task["seconds"])
+    engine = _native.Engine([("t.rego", source)], b"{}", "data.t.p", task["seconds"])
     began = time.thread_time()
     try:
         engine.evaluate({})
         kind = "answer"
-    except _engine.EvaluationError as error:
+    except _native.EvaluationError as error:
         kind = type(error).__name__
     slowest = max(slowest, time.thread_time() - began)
     said[kind] = said.get(kind, 0) + 1

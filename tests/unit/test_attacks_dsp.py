@@ -11,13 +11,14 @@ import pytest
 from grant_signing import ALL_SIGNERS, KEYS, SERVICE, START, attested, authorized, listed, public, revoked, signed
 from ownership import entity, facts, owned
 
+from sidecar import _native
 from sidecar.administration.covered import Coverage
 from sidecar.administration.covered_explain import Explanation
 from sidecar.administration.covered_people import access
 from sidecar.administration.exception_desk import ExceptionDesk
 from sidecar.attributes.claims import Restrictions
 from sidecar.attributes.subject import restrict
-from sidecar.decision import _engine, bundle, folder
+from sidecar.decision import bundle, folder
 from sidecar.decision.guard import check_null_leaves, nullable_leaves
 from sidecar.exceptions import files
 from sidecar.exceptions.authorization_store import AuthorizationStore
@@ -271,9 +272,9 @@ def test_a_signature_for_one_paper_is_none_for_another(grants, tmp_path):
 
 
 @cache
-def engine() -> _engine.Engine:
+def engine() -> _native.Engine:
     loaded = folder.load_folder(POLICIES)
-    return _engine.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
+    return _native.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
 
 
 def decide(document: dict) -> dict:

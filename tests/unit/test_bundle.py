@@ -8,7 +8,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.decision import _engine, bundle
+from sidecar import _native
+from sidecar.decision import bundle
 from sidecar.decision.activation import activate
 from sidecar.decision.embedded import EmbeddedMaker
 from sidecar.decision.folder import load_folder
@@ -315,7 +316,7 @@ def test_a_corpus_without_a_deny_proves_nothing(folder):
 
 def test_a_decision_that_takes_too_long_is_no_refusal():
     def late(_: bytes) -> bytes:
-        raise _engine.DeadlineExceeded("late")
+        raise _native.DeadlineExceeded("late")
 
     with pytest.raises(ConfigurationError, match="takes too long"):
         check_null_leaves(late, load_folder(POLICIES).corpus, where="corpus")

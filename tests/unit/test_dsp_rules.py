@@ -9,7 +9,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sidecar.decision import _engine, bundle, folder
+from sidecar import _native
+from sidecar.decision import bundle, folder
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import AccessRequest, canonical
 
@@ -29,9 +30,9 @@ inputs, part_202 = _sibling("policy_inputs"), _sibling("part_202")
 
 
 @cache
-def engine() -> _engine.Engine:
+def engine() -> _native.Engine:
     loaded = folder.load_folder(POLICIES)
-    return _engine.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
+    return _native.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
 
 
 def decide(request: AccessRequest | dict) -> dict:

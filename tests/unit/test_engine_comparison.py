@@ -8,7 +8,8 @@ from pathlib import Path
 import msgspec
 import pytest
 
-from sidecar.decision import _engine, guard
+from sidecar import _native
+from sidecar.decision import guard
 from sidecar.decision.activation import GENERATED, activate
 from sidecar.decision.bundle import Bundle
 from sidecar.decision.embedded import EmbeddedMaker
@@ -33,7 +34,7 @@ def documents(shipped: Bundle) -> tuple[AccessRequest, ...]:
 
 
 def evaluate(bundle: Bundle) -> Evaluate:
-    return _engine.Engine(
+    return _native.Engine(
         bundle.modules, bundle.data, "data.sidecar.decision", 10.0, guard.nullable_leaves()
     ).evaluate_json
 
@@ -97,7 +98,7 @@ def _other_lifetime(document: dict[str, object], decision: dict[str, object]) ->
 
 def _no_answer(document: dict[str, object], decision: dict[str, object]) -> None:
     if document["subject"]["kind"] == "workload":  # type: ignore[index]
-        raise _engine.EvaluationError("failed")
+        raise _native.EvaluationError("failed")
 
 
 def bent(bundle: Bundle, bend: Bend) -> Evaluate:

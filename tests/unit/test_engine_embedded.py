@@ -7,7 +7,7 @@ from collections.abc import Callable
 
 import pytest
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.embedded import EmbeddedEngine
 from sidecar.errors import Code, DecideError
 from sidecar.vocabulary import (
@@ -41,9 +41,9 @@ def request(action: str = "read") -> AccessRequest:
     return AccessRequest(subject=Subject(), action=Action(name=action), resource=Resource(), context=context)
 
 
-def engine(rules: str, deadline: float = 0.05) -> _engine.Engine:
+def engine(rules: str, deadline: float = 0.05) -> _native.Engine:
     data = json.dumps({"l": list(range(400))}).encode()
-    return _engine.Engine([("decision.rego", f"package sidecar\n\n{rules}\n")], data, deadline_seconds=deadline)
+    return _native.Engine([("decision.rego", f"package sidecar\n\n{rules}\n")], data, deadline_seconds=deadline)
 
 
 def returning(document: object) -> EmbeddedEngine:

@@ -9,7 +9,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 pytestmark = pytest.mark.unit
 
@@ -23,15 +23,15 @@ p := count(found) if {
 RUN = {"run": True, "l": list(range(400))}
 
 
-def load(source: str, data: object = None, deadline: float = 1.0) -> _engine.Engine:
-    return _engine.Engine([("t.rego", source)], json.dumps(data or {}).encode(), "data.t.p", deadline)
+def load(source: str, data: object = None, deadline: float = 1.0) -> _native.Engine:
+    return _native.Engine([("t.rego", source)], json.dumps(data or {}).encode(), "data.t.p", deadline)
 
 
 def test_deadline_ends_an_evaluation_and_leaves_the_engine_usable() -> None:
     engine = load(RUNAWAY, deadline=0.05)
     for _ in range(3):
         start = time.perf_counter()
-        with pytest.raises(_engine.DeadlineExceeded):
+        with pytest.raises(_native.DeadlineExceeded):
             engine.evaluate(RUN)
         assert 0.05 <= time.perf_counter() - start < 2.0
         assert engine.evaluate({"run": False, "l": []}) == 0
@@ -50,7 +50,7 @@ def test_deadline_ends_an_evaluation_and_leaves_the_engine_usable() -> None:
 )
 def test_deadline_holds_wherever_the_time_goes(body: str) -> None:
     engine = load(f"package t\n\n{body}\n", deadline=0.05)
-    with pytest.raises(_engine.DeadlineExceeded):
+    with pytest.raises(_native.DeadlineExceeded):
         engine.evaluate(RUN)
 
 
@@ -62,7 +62,7 @@ def test_gil_is_free_while_a_policy_runs() -> None:
         while not late.done():
             steps += 1
             time.sleep(0.001)
-        with pytest.raises(_engine.DeadlineExceeded):
+        with pytest.raises(_native.DeadlineExceeded):
             late.result()
     assert steps > 20
 
@@ -73,7 +73,7 @@ def test_nothing_of_an_evaluation_is_left_for_the_next() -> None:
     first = {"l": [1, 2], "m": {"x": 1}, "a": 5}
     assert engine.evaluate(first) == [[1, 2], {"x": 1}, 5]
     assert engine.evaluate({}) == [[], {}, 0]
-    with pytest.raises(_engine.EvaluationError):
+    with pytest.raises(_native.EvaluationError):
         engine.evaluate({"l": 1})
     assert engine.evaluate({"m": {"y": 2}}) == [[], {"y": 2}, 0]
     assert engine.evaluate(first) == [[1, 2], {"x": 1}, 5]
@@ -82,9 +82,9 @@ def test_nothing_of_an_evaluation_is_left_for_the_next() -> None:
 def test_an_interrupted_iteration_leaves_no_value_behind() -> None:
     """The engine keeps the element of a running `[_]` in a table; an error must not leave it there."""
     engine = load('package t\n\np := "hit" if { input.l[_] == "secret"; lower(input.x) == "a" }\n')
-    with pytest.raises(_engine.EvaluationError):
+    with pytest.raises(_native.EvaluationError):
         engine.evaluate({"l": ["secret"], "x": 1})
-    with pytest.raises(_engine.Undefined):
+    with pytest.raises(_native.Undefined):
         engine.evaluate({"l": [], "x": "a"})
 
 
@@ -102,14 +102,14 @@ def test_one_engine_answers_many_threads() -> None:
 
 def test_conflicting_rules_are_an_error_with_its_place() -> None:
     engine = load("package t\n\np := 1 if input.a\n\np := 2 if input.b\n")
-    with pytest.raises(_engine.EvaluationError, match=r"t\.rego:\d+:\d+: "):
+    with pytest.raises(_native.EvaluationError, match=r"t\.rego:\d+:\d+: "):
         engine.evaluate({"a": True, "b": True})
 
 
 def test_undefined_is_told_from_null() -> None:
     engine = load("package t\n\np := input.a\n")
     assert engine.evaluate({"a": None}) is None
-    with pytest.raises(_engine.Undefined):
+    with pytest.raises(_native.Undefined):
         engine.evaluate({})
 
 
@@ -169,7 +169,7 @@ def test_values_survive_the_way_in_and_out() -> None:
 
 @pytest.mark.parametrize("value", ["{1: 2}", "{[1]: 2}", "[input.big + 1]"])
 def test_answers_that_json_would_change_are_errors(value: str) -> None:
-    with pytest.raises(_engine.EvaluationError, match="the answer holds"):
+    with pytest.raises(_native.EvaluationError, match="the answer holds"):
         load(f"package t\n\np := {value}\n").evaluate({"big": 2**63 - 1})
 
 
@@ -177,7 +177,7 @@ def test_a_hundred_thousand_entries_load_and_are_found() -> None:
     people = {f"p-{n}": {"country": "US", "level": n} for n in range(100_000)}
     engine = load("package t\n\np := data.directory.people[input.id].level\n", {"directory": {"people": people}})
     assert engine.evaluate({"id": "p-99999"}) == 99_999
-    with pytest.raises(_engine.Undefined):
+    with pytest.raises(_native.Undefined):
         engine.evaluate({"id": "p-100000"})
 
 
@@ -226,7 +226,7 @@ q if p
 def test_tests_run_with_their_documents() -> None:
     failing = 'package other\n\nr if lower(input.a) == "x"\n'
     modules = [("t.rego", UNDER_TEST), ("other.rego", failing), ("t_test.rego", TESTED)]
-    engine = _engine.Engine(modules, b'{"limits": {"max": 5}}', "data.t.p")
+    engine = _native.Engine(modules, b'{"limits": {"max": 5}}', "data.t.p")
     results = {name: (package, passed, error) for package, name, passed, error, _ in engine.run_tests()}
     passing = {"test_with_input", "test_with_rule", "test_with_data", "test_not", "test_virtual", "test_bound"}
     assert {name for name, (_, passed, _) in results.items() if passed} == passing
@@ -243,7 +243,7 @@ def test_a_built_in_that_compares_pairs_is_bounded_because_nothing_can_interrupt
     engine = load("package t\n\np := count(net.cidr_contains_matches(input.a, input.b))\n")
     network = "10.0.0.0/8"
     assert engine.evaluate({"a": [network] * 100, "b": [network] * 100}) == 10_000
-    with pytest.raises(_engine.EvaluationError, match="10000 pairs"):
+    with pytest.raises(_native.EvaluationError, match="10000 pairs"):
         engine.evaluate({"a": [network] * 101, "b": [network] * 100})
 
 
@@ -257,6 +257,6 @@ def test_tokens_within_tokens_end() -> None:
         if depth <= 4:
             assert engine.evaluate({"token": token}) == [{"alg": "none"}, {"sub": "a"}, ""]
         else:
-            with pytest.raises(_engine.EvaluationError, match="nested deeper"):
+            with pytest.raises(_native.EvaluationError, match="nested deeper"):
                 engine.evaluate({"token": token})
         token = ".".join((part('{"cty": "JWT"}'), part(f'"{token}"'), ""))

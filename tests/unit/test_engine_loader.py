@@ -7,28 +7,28 @@ import threading
 import pytest
 from engine_cases import ACCEPTED, DATA, ERROR, REFUSED, UNDEFINED, Accepted, Refused
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 pytestmark = pytest.mark.unit
 DATA_JSON = json.dumps(DATA).encode()
 
 
 def load(source, data=DATA_JSON, nullable=(), entrypoint="data.t.p", deadline=1.0):
-    return _engine.Engine([("t.rego", "package t\n" + source)], data, entrypoint, deadline, list(nullable))
+    return _native.Engine([("t.rego", "package t\n" + source)], data, entrypoint, deadline, list(nullable))
 
 
 def answer(engine, document):
     try:
         return engine.evaluate(document)
-    except _engine.Undefined:
+    except _native.Undefined:
         return UNDEFINED
-    except _engine.EvaluationError:
+    except _native.EvaluationError:
         return ERROR
 
 
 @pytest.mark.parametrize("case", REFUSED, ids=lambda case: case.source[:60])
 def test_refused_with_code_and_line(case: Refused) -> None:
-    with pytest.raises(_engine.LoadError) as caught:
+    with pytest.raises(_native.LoadError) as caught:
         load(case.source, nullable=case.nullable)
     found = [(problem["code"], problem["line"]) for problem in caught.value.problems]
     assert (case.code, case.line) in found, str(caught.value)
@@ -56,8 +56,8 @@ def test_every_problem_is_listed_at_once() -> None:
         ("a.rego", 'package a\n\np := 0.5\n\nq if not startswith(input.x, "a")\n'),
         ("b.rego", "package b\n\np := time.now_ns()\n"),
     ]
-    with pytest.raises(_engine.LoadError) as caught:
-        _engine.Engine(modules, b"{}", "data.a.p")
+    with pytest.raises(_native.LoadError) as caught:
+        _native.Engine(modules, b"{}", "data.a.p")
     assert [(p["file"], p["line"], p["code"]) for p in caught.value.problems] == [
         ("a.rego", 3, "not_an_integer"),
         ("a.rego", 5, "negation"),
@@ -67,8 +67,8 @@ def test_every_problem_is_listed_at_once() -> None:
 
 
 def test_parse_errors_of_all_modules_are_listed() -> None:
-    with pytest.raises(_engine.LoadError) as caught:
-        _engine.Engine([("a.rego", "package a\np :="), ("b.rego", "package b\n\nq if {")], b"{}", "data.a.p")
+    with pytest.raises(_native.LoadError) as caught:
+        _native.Engine([("a.rego", "package a\np :="), ("b.rego", "package b\n\nq if {")], b"{}", "data.a.p")
     assert [(p["file"], p["code"]) for p in caught.value.problems] == [
         ("a.rego", "rego_parse"),
         ("b.rego", "rego_parse"),
@@ -86,7 +86,7 @@ def test_parse_errors_of_all_modules_are_listed() -> None:
     ],
 )
 def test_entrypoint_is_a_rule_with_one_value(entrypoint: str, source: str) -> None:
-    with pytest.raises(_engine.LoadError, match="entrypoint"):
+    with pytest.raises(_native.LoadError, match="entrypoint"):
         load(source, entrypoint=entrypoint)
 
 
@@ -106,7 +106,7 @@ def test_entrypoint_is_a_rule_with_one_value(entrypoint: str, source: str) -> No
     ],
 )
 def test_data_is_read_strictly(data: bytes, what: str) -> None:
-    with pytest.raises(_engine.LoadError, match=what):
+    with pytest.raises(_native.LoadError, match=what):
         load("p := 1", data=data)
 
 
@@ -120,7 +120,7 @@ def test_no_key_of_data_is_magic() -> None:
     [({"t": {"p": False}}, 2), ({"t": {"p": {"deeper": 1}}}, 2), ({"t": 1}, 2)],
 )
 def test_data_never_stands_in_for_a_rule(data: dict[str, object], line: int) -> None:
-    with pytest.raises(_engine.LoadError) as caught:
+    with pytest.raises(_native.LoadError) as caught:
         load("p := true", data=json.dumps(data).encode())
     assert [(p["code"], p["line"]) for p in caught.value.problems] == [("data_conflict", line)]
 
@@ -131,7 +131,7 @@ def test_data_beside_the_rules_of_a_package_is_found() -> None:
 
 @pytest.mark.parametrize("leaf", ["a.b", "input", "input.", "input..a", "data.a"])
 def test_nullable_leaves_are_paths_of_input(leaf: str) -> None:
-    with pytest.raises(_engine.LoadError, match="input.a.b"):
+    with pytest.raises(_native.LoadError, match="input.a.b"):
         load("p := 1", nullable=[leaf])
 
 
@@ -143,8 +143,8 @@ def test_deadline_is_a_positive_number(seconds: float) -> None:
 
 def test_recursion_through_packages_names_every_rule_of_the_cycle() -> None:
     modules = [("a.rego", "package a\n\nimport data.b\n\np if b.q\n"), ("b.rego", "package b\n\nq if data.a.p\n")]
-    with pytest.raises(_engine.LoadError) as caught:
-        _engine.Engine(modules, b"{}", "data.a.p")
+    with pytest.raises(_native.LoadError) as caught:
+        _native.Engine(modules, b"{}", "data.a.p")
     assert [(p["file"], p["code"]) for p in caught.value.problems] == [("a.rego", "recursion"), ("b.rego", "recursion")]
 
 
@@ -154,7 +154,7 @@ def test_long_chains_are_refused_and_the_longest_accepted_one_runs() -> None:
         return f"p := f0(1)\n{rules}\nf{length}(x) := x"
 
     assert load(chain(150)).evaluate({}) == 1
-    with pytest.raises(_engine.LoadError, match="nests too deep"):
+    with pytest.raises(_native.LoadError, match="nests too deep"):
         load(chain(500))
 
 
@@ -178,7 +178,7 @@ def test_many_iterations_in_one_body_are_bounded() -> None:
         return "p if {\n" + "\n".join(f"some x{i} in [1]" for i in range(count)) + "\n}"
 
     assert load(body(500)).evaluate({}) is True
-    with pytest.raises(_engine.LoadError, match="nests too deep"):
+    with pytest.raises(_native.LoadError, match="nests too deep"):
         load(body(1500))
 
 
@@ -215,7 +215,7 @@ def test_garbage_never_ends_the_process() -> None:
             source = source[:at] + rng.choice([*tokens, rng.choice(sources)[:20]]) + source[at + cut :]
         try:
             engine = load(source, nullable=["input.a"])
-        except _engine.LoadError:
+        except _native.LoadError:
             outcomes.add("refused")
         else:
             answer(engine, {"a": None, "l": ["a"]})
@@ -226,5 +226,5 @@ def test_garbage_never_ends_the_process() -> None:
 @pytest.mark.parametrize("opening", ["[", "{", '{"a":', "(", "abs(", "input.a[", "[x | x := "])
 def test_nesting_is_refused_before_it_costs_stack_or_time(opening: str) -> None:
     for depth in (40, 10_000):
-        with pytest.raises(_engine.LoadError):
+        with pytest.raises(_native.LoadError):
             load("p := " + "\n".join([opening] * depth))

@@ -6,7 +6,7 @@ from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
-from sidecar.decision import _engine
+from sidecar import _native
 
 pytestmark = pytest.mark.unit
 
@@ -22,14 +22,14 @@ p := count(s) if {
 INNOCENT = "package t\n\np := [y | some x in input.l; y := [x, x]]\n"
 
 
-def load(source: str, data: object = None, memory: int = 16 * MIB) -> _engine.Engine:
-    return _engine.Engine([("t.rego", source)], json.dumps(data or {}).encode(), "data.t.p", 60.0, memory_bytes=memory)
+def load(source: str, data: object = None, memory: int = 16 * MIB) -> _native.Engine:
+    return _native.Engine([("t.rego", source)], json.dumps(data or {}).encode(), "data.t.p", 60.0, memory_bytes=memory)
 
 
 def test_more_memory_than_the_budget_is_an_error_of_its_own_and_the_next_call_is_whole() -> None:
     engine = load(BOMB)
     for _ in range(3):
-        with pytest.raises(_engine.MemoryExceeded, match="more than its 16 MiB"):
+        with pytest.raises(_native.MemoryExceeded, match="more than its 16 MiB"):
             engine.evaluate({"on": True})
         assert engine.evaluate({"on": False}) == 0
 
@@ -48,7 +48,7 @@ def test_a_bomb_in_one_thread_refuses_nobody_in_another() -> None:
     def explode() -> int:
         refused = 0
         while not stop.is_set():
-            with pytest.raises(_engine.MemoryExceeded):
+            with pytest.raises(_native.MemoryExceeded):
                 bomb.evaluate({"on": True})
             refused += 1
         return refused
@@ -90,7 +90,7 @@ def test_bundles_that_load_beside_an_evaluation_do_not_use_up_its_budget() -> No
 
 def test_an_error_about_a_value_does_not_hold_the_value() -> None:
     engine = load('package t\n\np := concat("", [input.text, startswith(input.l, "a")])\n')
-    with pytest.raises(_engine.EvaluationError) as caught:
+    with pytest.raises(_native.EvaluationError) as caught:
         engine.evaluate({"text": "a", "l": ["a secret"]})
     assert "argument 1 is of the wrong type" in str(caught.value)
     assert "secret" not in str(caught.value)

@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.folder import load_folder
 from sidecar.decision.guard import nullable_leaves
 from sidecar.vocabulary import canonical
@@ -40,7 +40,7 @@ test_rank if rank == 0
 
 
 def outline(*sources: str) -> dict[str, Any]:
-    found: dict[str, Any] = json.loads(_engine.outline([(f"{n}.rego", source) for n, source in enumerate(sources)]))
+    found: dict[str, Any] = json.loads(_native.outline([(f"{n}.rego", source) for n, source in enumerate(sources)]))
     return found
 
 
@@ -85,8 +85,8 @@ def test_what_it_reads_calls_and_names_with_aliases_written_out():
 
 def test_modules_that_the_loader_refuses_have_an_outline():
     refused = 'package t\n\np if not startswith(input.x, "a")\n\nq := http.send({"url": input.y})\n'
-    with pytest.raises(_engine.LoadError):
-        _engine.Engine([("0.rego", refused)], b"{}", "data.t.p")
+    with pytest.raises(_native.LoadError):
+        _native.Engine([("0.rego", refused)], b"{}", "data.t.p")
     module = outline(refused)["modules"][0]
     assert [one["name"] for one in module["calls"]] == ["startswith", "http.send"]
     assert [one["path"] for one in module["inputs"]] == ["input.x", "input.y"]
@@ -108,11 +108,11 @@ def test_what_cannot_be_parsed_is_a_problem_and_the_others_are_read():
 
 def test_the_shipped_policies_and_their_tests_are_all_in_the_outline():
     bundle = load_folder(POLICIES)
-    found = json.loads(_engine.outline(bundle.modules + bundle.tests))
+    found = json.loads(_native.outline(bundle.modules + bundle.tests))
     assert found["problems"] == []
     assert [module["file"] for module in found["modules"]] == [name for name, _ in bundle.modules + bundle.tests]
     tests = [(m["package"], r["name"]) for m in found["modules"] for r in m["rules"] if r["test"]]
-    engine = _engine.Engine(bundle.modules + bundle.tests, bundle.data, "data.sidecar.decision", 5.0, nullable_leaves())
+    engine = _native.Engine(bundle.modules + bundle.tests, bundle.data, "data.sidecar.decision", 5.0, nullable_leaves())
     assert sorted(tests) == sorted((package, name) for package, name, *_ in engine.run_tests())
 
 
@@ -133,18 +133,18 @@ f(x) := y if {
 UNUSED = "package u\n\nq if {\n\tinput.a == 1\n}\n"
 
 
-def covering() -> _engine.Engine:
-    return _engine.Engine([("t.rego", COVERED), ("u.rego", UNUSED)], b"{}", "data.t.p", 5.0, coverage=True)
+def covering() -> _native.Engine:
+    return _native.Engine([("t.rego", COVERED), ("u.rego", UNUSED)], b"{}", "data.t.p", 5.0, coverage=True)
 
 
-def rows(engine: _engine.Engine, file: str) -> tuple[list[int], list[int]]:
+def rows(engine: _native.Engine, file: str) -> tuple[list[int], list[int]]:
     return next((covered, missed) for name, covered, missed in engine.covered() if name == file)
 
 
 def test_rows_are_gathered_over_evaluations_until_forgotten():
     engine = covering()
     assert rows(engine, "t.rego") == ([], [3, 4, 5, 7, 8, 11, 12])
-    with pytest.raises(_engine.Undefined):
+    with pytest.raises(_native.Undefined):
         engine.evaluate({"a": 1, "b": 1})
     assert rows(engine, "t.rego") == ([4, 5, 7], [3, 8, 11, 12])
     assert engine.evaluate({"a": 3, "b": 3}) == "two"
@@ -157,13 +157,13 @@ def test_rows_are_gathered_over_evaluations_until_forgotten():
 
 def test_rows_up_to_a_failure_count():
     engine = covering()
-    with pytest.raises(_engine.EvaluationError):
+    with pytest.raises(_native.EvaluationError):
         engine.evaluate({"a": 3, "b": "text"})
     assert 12 in rows(engine, "t.rego")[0]
 
 
 def test_without_coverage_nothing_is_gathered():
-    engine = _engine.Engine([("t.rego", COVERED)], b"{}", "data.t.p", 5.0)
+    engine = _native.Engine([("t.rego", COVERED)], b"{}", "data.t.p", 5.0)
     assert engine.evaluate({"a": 1, "b": 2}) == "one"
     assert engine.covered() == []
     engine.clear_covered()
@@ -172,7 +172,7 @@ def test_without_coverage_nothing_is_gathered():
 def test_coverage_changes_no_answer():
     bundle = load_folder(POLICIES)
     made = [
-        _engine.Engine(bundle.modules, bundle.data, "data.sidecar.decision", 5.0, nullable_leaves(), coverage=coverage)
+        _native.Engine(bundle.modules, bundle.data, "data.sidecar.decision", 5.0, nullable_leaves(), coverage=coverage)
         for coverage in (False, True)
     ]
     for request in bundle.corpus:

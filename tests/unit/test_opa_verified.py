@@ -8,7 +8,7 @@ from hashlib import sha256
 import pytest
 from opa_parts import DENY, PERMIT, REVISION, bundle, decide, question
 
-from sidecar.decision import _engine
+from sidecar import _native
 from sidecar.decision.document import parse_decision
 from sidecar.decision.engines import TestResult
 from sidecar.decision.verified import WAITING, Disagreement, VerifiedEngine, VerifiedMaker
@@ -249,7 +249,7 @@ def test_engines_that_differ_on_a_document_refuse_the_bundle(other):
             evaluate(canonical(question()))
 
 
-@pytest.mark.parametrize("nothing", [_engine.EvaluationError("x"), ValueError("x"), {"effect": "?"}])
+@pytest.mark.parametrize("nothing", [_native.EvaluationError("x"), ValueError("x"), {"effect": "?"}])
 def test_a_permit_needs_both_engines_and_a_refusal_one(nothing):
     with Rig(PERMIT, nothing).maker.trial(bundle()) as evaluate, pytest.raises(ConfigurationError, match="nothing"):
         evaluate(canonical(question()))
@@ -258,14 +258,14 @@ def test_a_permit_needs_both_engines_and_a_refusal_one(nothing):
 
 
 def test_an_engine_that_is_late_proves_nothing():
-    for first, second in ((_engine.DeadlineExceeded("x"), PERMIT), (PERMIT, _engine.DeadlineExceeded("x"))):
-        with Rig(first, second).maker.trial(bundle()) as evaluate, pytest.raises(_engine.DeadlineExceeded):
+    for first, second in ((_native.DeadlineExceeded("x"), PERMIT), (PERMIT, _native.DeadlineExceeded("x"))):
+        with Rig(first, second).maker.trial(bundle()) as evaluate, pytest.raises(_native.DeadlineExceeded):
             evaluate(canonical(question()))
 
 
 def test_a_first_engine_without_an_answer_has_none_on_trial_either():
     with (
-        Rig(_engine.EvaluationError("x"), PERMIT).maker.trial(bundle()) as evaluate,
-        pytest.raises(_engine.EvaluationError),
+        Rig(_native.EvaluationError("x"), PERMIT).maker.trial(bundle()) as evaluate,
+        pytest.raises(_native.EvaluationError),
     ):
         evaluate(canonical(question()))

@@ -11,10 +11,11 @@ import msgspec
 import pytest
 from msgspec import inspect
 
+from sidecar import _native
 from sidecar.attributes.countries import COUNTRIES_OF_CONCERN
 from sidecar.attributes.coverage import OF_A_US_PERSON
 from sidecar.attributes.words import LETTERS
-from sidecar.decision import _engine, bundle, folder
+from sidecar.decision import bundle, folder
 from sidecar.decision.document import parse_decision
 from sidecar.decision.guard import nullable_leaves
 from sidecar.identifiers import SENSITIVE
@@ -45,9 +46,9 @@ def loaded() -> bundle.Bundle:
 
 
 @cache
-def engine() -> _engine.Engine:
+def engine() -> _native.Engine:
     one = loaded()
-    return _engine.Engine(one.modules, one.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
+    return _native.Engine(one.modules, one.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
 
 
 @cache
@@ -140,7 +141,7 @@ def test_any_known_place_is_not_an_unknown_one(number, path, code):
 @pytest.mark.parametrize(("path", "value"), [("context.time", "yesterday"), ("subject.as_of", "2026-11-22"),
                                              ("subject.person.vetted_until", "never")])  # fmt: skip
 def test_what_is_no_instant_gives_no_answer(path, value):
-    with pytest.raises(_engine.EvaluationError):
+    with pytest.raises(_native.EvaluationError):
         decide(changed(scene(), path, value))
 
 
@@ -154,7 +155,7 @@ def test_a_document_that_is_not_total_is_not_permitted():
         del part[last]
         try:
             decision = decide(document)
-        except _engine.EvaluationError:
+        except _native.EvaluationError:
             continue
         assert not decision.permits
 

@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 
-from sidecar.decision import _engine, bundle, folder
+from sidecar import _native
+from sidecar.decision import bundle, folder
 from sidecar.decision.document import parse_decision
 from sidecar.decision.guard import check_null_leaves, nullable_leaves
 from sidecar.vocabulary import AccessRequest, canonical
@@ -36,9 +37,9 @@ def calls() -> tuple[AccessRequest, ...]:
 
 
 @cache
-def engine() -> _engine.Engine:
+def engine() -> _native.Engine:
     loaded = folder.load_folder(POLICIES)
-    return _engine.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
+    return _native.Engine(loaded.modules, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
 
 
 @cache
@@ -109,7 +110,7 @@ def test_opa_accepts_the_policies_and_their_tests_pass_there():
 
 def _tests() -> list[tuple[str, str, bool, str | None, int]]:
     loaded = folder.load_folder(POLICIES)
-    tested = _engine.Engine(loaded.modules + loaded.tests, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
+    tested = _native.Engine(loaded.modules + loaded.tests, loaded.data, bundle.ENTRYPOINT, 5.0, nullable_leaves())
     return tested.run_tests()
 
 

@@ -1,4 +1,4 @@
-//! The Python module `sidecar.decision._engine`: regorus, loaded only with policies on which it
+//! The Python module `sidecar._native`: regorus, loaded only with policies on which it
 //! answers as OPA does, and bounded in time and memory.
 
 use std::time::{Duration, Instant};
@@ -31,27 +31,27 @@ mod scan;
 use problem::Problem;
 use run::{caught, quiet_panics, run, Failure, Limits};
 
-create_exception!(_engine, EngineError, PyException, "The engine did not do what was asked.");
-create_exception!(_engine, LoadError, EngineError, "The bundle must not run here; `problems` lists why and where.");
+create_exception!(_native, EngineError, PyException, "The engine did not do what was asked.");
+create_exception!(_native, LoadError, EngineError, "The bundle must not run here; `problems` lists why and where.");
 create_exception!(
-    _engine,
+    _native,
     EvaluationError,
     EngineError,
     "No answer: rules in conflict, a failed built-in, an answer that is no JSON."
 );
 create_exception!(
-    _engine,
+    _native,
     DeadlineExceeded,
     EvaluationError,
     "No answer in time. The next evaluation is not affected."
 );
 create_exception!(
-    _engine,
+    _native,
     MemoryExceeded,
     EvaluationError,
     "No answer in the memory it may take. The next evaluation is not affected."
 );
-create_exception!(_engine, Undefined, EvaluationError, "The entrypoint has no value for this input.");
+create_exception!(_native, Undefined, EvaluationError, "The entrypoint has no value for this input.");
 
 /// Package, name, passed, error, microseconds.
 type TestResult = (String, String, bool, Option<String>, u64);
@@ -63,7 +63,7 @@ type TestResult = (String, String, bool, Option<String>, u64);
 /// coverage: keep which rows are evaluated, which slows evaluation down;
 /// memory_bytes: what an evaluation may take, beside policies and data, at least 1 MiB.
 /// Raises LoadError with every problem found, ValueError for a limit that is none.
-#[pyclass(frozen, module = "sidecar.decision._engine")]
+#[pyclass(frozen, module = "sidecar._native")]
 struct Engine {
     loaded: load::Loaded,
     entrypoint: String,
@@ -209,7 +209,7 @@ fn capabilities<'py>(py: Python<'py>) -> Bound<'py, PyBytes> {
 }
 
 #[pymodule]
-fn _engine(module: &Bound<'_, PyModule>) -> PyResult<()> {
+fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     let py = module.py();
     quiet_panics();
     // The limit for whatever in regorus would not carry an engine's own.

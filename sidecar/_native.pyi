@@ -1,4 +1,4 @@
-# The compiled part of the embedded engine (`engine/`, Rust): regorus behind a loader that keeps it equal to OPA.
+# The compiled part of the embedded engine (`native/`, Rust): regorus behind a loader that keeps it equal to OPA.
 # What each name promises stands in its documentation string, which `help()` shows.
 
 from collections.abc import Sequence
