@@ -26,7 +26,7 @@ RUN pip install --require-hashes --requirement docker/build.txt
 RUN python -m venv --without-pip /opt/customhouse \
  && pip --python /opt/customhouse/bin/python install --require-hashes --only-binary :all: --requirement docker/requirements.txt
 COPY pyproject.toml README.md LICENSE ./
-COPY engine engine
+COPY native native
 COPY sidecar sidecar
 RUN pip wheel --no-deps --no-build-isolation --wheel-dir /wheels . \
  && pip --python /opt/customhouse/bin/python install --no-deps --no-index --find-links /wheels customhouse \

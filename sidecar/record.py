@@ -14,7 +14,6 @@ Hashes and keys are raw bytes in memory and standard base64 in JSON. Times are R
 
 import hashlib
 from base64 import b64decode, b64encode
-from binascii import b2a_base64
 from functools import lru_cache
 from typing import Literal, NewType
 
@@ -204,26 +203,6 @@ def encode_leaf(leaf: Leaf) -> bytes:
     return data
 
 
-def leaf_start(type: RecordType, producer: str, slot: int, epoch: str) -> bytes:  # noqa: A002 - the field's name
-    """What all leaves of one type begin with in one epoch, up to the seq; for `leaf_bytes`."""
-    whole = _encoder.encode(
-        Leaf(type=type, producer=producer, slot=slot, epoch=epoch, seq=0, prev=None, time="", call_id=None, body="")
-    )
-    return whole[: -len(b'0,"prev":null,"time":"","call_id":null,"body":""}')]
-
-
-def leaf_bytes(start: bytes, seq: int, prev: bytes | None, time: str, call_id: str | None, body: bytes) -> bytes:
-    """What `encode_leaf` writes, to the byte, without a `Leaf` (test_record_bytes). `prev`, `body`: base64 digests."""
-    before = b"null" if prev is None else b'"%b"' % prev
-    encode = _encoder.encode
-    data = b'%b%d,"prev":%b,"time":%b,"call_id":%b,"body":"%b"}' % (
-        start, seq, before, encode(time), encode(call_id), body
-    )  # fmt: skip
-    if len(data) > MAX_LEAF:
-        raise RecordFormatError(f"leaf of {len(data)} bytes; at most {MAX_LEAF}")
-    return data
-
-
 def parse_leaf(data: bytes) -> Leaf:
     """The leaf in these bytes, if they are exactly what `encode_leaf` would write."""
     if len(data) > MAX_LEAF:
@@ -263,11 +242,6 @@ def leaf_digest(leaf: bytes) -> Digest:
 def encode_digest(digest: bytes) -> str:
     """Standard base64 with padding."""
     return b64encode(digest).decode("ascii")
-
-
-def digest_bytes(digest: bytes) -> bytes:
-    """The same as ASCII bytes."""
-    return b2a_base64(digest, newline=False)
 
 
 def decode_digest(text: str, name: str) -> Digest:

@@ -283,13 +283,13 @@ class Wire:
 
     async def answer(self):
         """(status, headers, body) of one answer."""
-        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 15)).decode()
+        head = (await asyncio.wait_for(self.reader.readuntil(b"\r\n\r\n"), 60)).decode()
         first, *lines = head.strip().split("\r\n")
         headers = dict(line.lower().split(": ", 1) for line in lines)
-        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 15)
+        body = await asyncio.wait_for(self.reader.readexactly(int(headers.get("content-length", 0))), 60)
         return int(first.split(" ")[1]), headers, body
 
-    async def ended(self, seconds=15):
+    async def ended(self, seconds=60):
         """Whether the other side closes within this time, having said nothing more."""
         try:
             return await asyncio.wait_for(self.reader.read(1), seconds) == b""

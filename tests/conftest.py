@@ -8,6 +8,7 @@ from pathlib import Path
 import grpc.aio
 import pytest
 from command_line import Shell
+from hypothesis import HealthCheck, settings
 
 TESTS = Path(__file__).resolve().parent
 TOOLS = TESTS.parent / ".tools" / "bin"
@@ -16,6 +17,10 @@ KINDS = ("unit", "contract", "conformance", "integration", "fault")
 LONG = os.environ.pop("CUSTOMHOUSE_CAMPAIGN", "short") == "long"
 
 Needs = Callable[[str, str], Path]
+
+# An example takes as long as it takes: how busy the machine is says nothing about what is tested.
+settings.register_profile("patient", settings.default, deadline=None, suppress_health_check=[HealthCheck.too_slow])
+settings.load_profile("patient")
 
 # grpc.aio ends its poller with its last object, in whichever thread collects that, and may wait there for ever: with
 # this it stays, as it does in a process that serves.

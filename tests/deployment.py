@@ -5,19 +5,15 @@ which gets ports of its own. The service is the test's `Puppet`. A second sideca
 runs beside the first as `variant`.
 """
 
-import atexit
 import datetime as dt
-import functools
 import json
-import shutil
 import socket
 import subprocess
-import tempfile
 import time
 from collections import defaultdict
 from collections.abc import Callable, Iterable, Iterator
 from contextlib import contextmanager
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
 
@@ -26,61 +22,24 @@ import yaml
 from google.protobuf.message import Message
 from google.rpc import error_details_pb2, status_pb2
 from puppet import Puppet
+from worlds import ROOT, Tree, changed, make_world
 
+from sidecar.api.v1 import oversight_pb2
 from sidecar.attributes.directory import Directory
-from sidecar.demo import epilogue, papers, staff, world
+from sidecar.demo import epilogue, papers, processes, staff, world
 from sidecar.demo.pki import Pair
-from sidecar.demo.processes import Processes, free_port, listening
+from sidecar.demo.processes import Processes, listening
 from sidecar.demo.service import SERVICE
 from sidecar.demo.stage import Stage
-from sidecar.demo.world import CONSOLE, World, sidecar_command
+from sidecar.demo.world import CONSOLE, sidecar_command
 from sidecar.exceptions.grant import sign_grant
+from sidecar.oversight.reviewer import Reviewer
 
-ROOT = Path(__file__).resolve().parents[1]
-POLICIES = ROOT / "policies"
 CALL_ID = "x-customhouse-call-id"
-TIMEOUT = 10.0
-Tree = dict[str, object]
-
-
-@functools.cache
-def _template() -> World:
-    folder = Path(tempfile.mkdtemp(prefix="customhouse-world-"))
-    atexit.register(shutil.rmtree, folder, ignore_errors=True)
-    return world.make(folder, time.time, POLICIES)
-
-
-def make_world(folder: Path) -> World:
-    """A world of its own in a new folder, with free ports."""
-    made = _template()
-    shutil.copytree(made.folder, folder, dirs_exist_ok=True)
-    moved = {name: Pair(folder / "tls" / pair.cert.name, folder / "tls" / pair.key.name)
-             for name, pair in made.certificates.items()}  # fmt: skip
-    ports = {name: free_port() for name in made.ports}
-    for file in folder.glob("*.yaml"):
-        text = file.read_text()
-        for name, port in made.ports.items():
-            text = text.replace(f":{port}", f":{{{name}}}")
-        for name, port in ports.items():
-            text = text.replace(f":{{{name}}}", f":{port}")
-        file.write_text(text)
-    return replace(made, folder=folder, ports=ports, certificates=moved, ca=folder / "ca.pem", tokens=dict(made.tokens),
-                   desk=replace(made.desk, folder=folder))  # fmt: skip
-
-
-def changed(tree: Tree, changes: dict[str, object]) -> Tree:
-    """The tree with dotted keys set; None takes a key away."""
-    copy: Tree = json.loads(json.dumps(tree))
-    for dotted, value in changes.items():
-        *parents, last = dotted.split(".")
-        place: Tree = copy
-        for parent in parents:
-            place = place.setdefault(parent, {})  # type: ignore[assignment]
-        if value is None:
-            place.pop(last, None)
-        else:
-            place[last] = value
-    return copy
+TIMEOUT = 30.0
+SOON = 60.0
+"""What is only meant to happen may take this long on a busy machine."""
+processes.STOP_SECONDS = SOON  # nothing is killed for ending slowly on a busy machine
 
 
 @dataclass(slots=True)
@@ -288,7 +247,7 @@ class Deployment:
         snapshot = self.folder / "people.snapshot"
         world.run("directory", "build", file, entities, snapshot)
         built = Directory(snapshot, 3600.0).revision
-        wait(lambda: self.status()["directory"] == built, 5, "the sidecar has taken up the new directory")
+        wait(lambda: self.status()["directory"] == built, SOON, "the sidecar has taken up the new directory")
 
     def grant(self, name: str, **payload: object) -> None:
         """An exception signed by both approvers, for a minute from now."""
@@ -320,13 +279,13 @@ class Deployment:
         """What a running sidecar says on its admin socket."""
         path = self.folder / yaml.safe_load((self.folder / settings).read_text())["admin"]["socket"]
         with socket.socket(socket.AF_UNIX) as talk:
-            talk.settimeout(5)
+            talk.settimeout(SOON)
             talk.connect(str(path))
             talk.sendall(b"status\n")
             with talk.makefile("rb") as answer:
                 return json.loads(answer.read())
 
-    def delivered(self, seconds: float = 20.0, settings: str = "sidecar.yaml") -> None:
+    def delivered(self, seconds: float = SOON, settings: str = "sidecar.yaml") -> None:
         """Wait until the store's receipts cover everything that a sidecar has recorded."""
 
         wait(lambda: self._answers(settings).get("spool_records") == 0, seconds, "the store has all records")
@@ -338,14 +297,15 @@ class Deployment:
         except OSError:
             return {}
 
-    def recorded(self, call_id: str, seconds: float = 10.0) -> Recorded:
+    def recorded(self, call_id: str, seconds: float = SOON) -> Recorded:
         """What the store holds of a call, once its outcome is there."""
         assert call_id, "the answer names no call"
         found = Recorded()
 
         def there() -> bool:
             nonlocal found
-            found = self.calls(call_id=call_id).get(call_id, Recorded())
+            with epilogue.reviewer(self.stage) as asks:
+                found = by_call(_search(asks, call_id=call_id)).get(call_id, Recorded())
             return bool(found.outcomes)
 
         wait(there, seconds, f"the outcome of {call_id} is in the store")
@@ -353,17 +313,14 @@ class Deployment:
 
     def calls(self, **asked: str) -> dict[str, Recorded]:
         """What the store holds, by call."""
-        found: dict[str, Recorded] = defaultdict(Recorded)
-        for leaf, body in self.records(**asked):
-            if leaf["type"] in ("decision", "outcome"):
-                one = found[str(leaf["call_id"])]
-                (one.decisions if leaf["type"] == "decision" else one.outcomes).append(body)
-        return dict(found)
+        return by_call(self.records(**asked))
 
     def records(self, **asked: str) -> list[tuple[Tree, Tree]]:
-        """Leaves and bodies, in the order of the log."""
+        """Leaves and bodies, in the order of the log; of all that had been published when this was called."""
+        published = int((self.folder / "oversight" / "log" / "checkpoint").read_bytes().split(b"\n")[1])
         with epilogue.reviewer(self.stage) as asks:
-            return [(json.loads(one.leaf), json.loads(one.body)) for one in asks.search(asked, 0)]
+            wait(lambda: _searched_to(asks) >= published, SOON, "the store's index has what is published")
+            return _search(asks, **asked)
 
     def audit(self) -> subprocess.CompletedProcess[str]:
         """`sidecar oversight audit` of the log and of the bodies."""
@@ -386,7 +343,7 @@ def encoded(requests: Iterable[Message | bytes]) -> list[bytes]:
     return [one if isinstance(one, bytes) else one.SerializeToString() for one in requests]
 
 
-def sidecar(*arguments: str | Path, seconds: float = 60.0) -> subprocess.CompletedProcess[str]:
+def sidecar(*arguments: str | Path, seconds: float = 180.0) -> subprocess.CompletedProcess[str]:
     """Run a command to its end, as a user would."""
     return subprocess.run(
         sidecar_command(*arguments), capture_output=True, text=True, timeout=seconds, check=False, cwd=ROOT
@@ -400,3 +357,23 @@ def wait(holds: Callable[[], bool], seconds: float, what: str) -> float:
         assert time.monotonic() - begun < seconds, f"not within {seconds:g} s: {what}"
         time.sleep(0.03)
     return time.monotonic() - begun
+
+
+def by_call(records: Iterable[tuple[Tree, Tree]]) -> dict[str, Recorded]:
+    """Decisions and outcomes of each call."""
+    found: dict[str, Recorded] = defaultdict(Recorded)
+    for leaf, body in records:
+        if leaf["type"] in ("decision", "outcome"):
+            one = found[str(leaf["call_id"])]
+            (one.decisions if leaf["type"] == "decision" else one.outcomes).append(body)
+    return dict(found)
+
+
+def _search(asks: Reviewer, **asked: str) -> list[tuple[Tree, Tree]]:
+    return [(json.loads(one.leaf), json.loads(one.body)) for one in asks.search(asked, 0)]
+
+
+def _searched_to(asks: Reviewer) -> int:
+    """How far the store's index has come: on a busy machine an answer may say that it is not at the end yet."""
+    nothing = oversight_pb2.SearchRequest(limit=1, until="1970-01-01T00:00:01Z")
+    return int(asks._stub.Search(nothing, timeout=SOON).searched_to)

@@ -37,7 +37,7 @@ routes:
   - {{http: "GET /v1/profiles", rpc: {SERVICE}/ListProfiles}}
 """
 DUTIES = ["redact_fields", "mask_fields", "drop_records", "limit_records"]
-_LONG = 15.0
+_LONG = 60.0
 _REFUSED = re.compile(r".*\(call ([0-9a-f-]+)\)")
 
 
@@ -211,7 +211,7 @@ class AuthZenCaller(Caller):
         return {"type": "user", "id": json.loads(base64.urlsafe_b64decode(payload + "=="))["sub"]}
 
     def _posted(self, what: str, document: dict[str, object], headers: dict[str, str]) -> tuple[int, object]:
-        link = http.client.HTTPSConnection("localhost", self._port, context=self._context, timeout=20)
+        link = http.client.HTTPSConnection("localhost", self._port, context=self._context, timeout=_LONG)
         try:
             link.request("POST", f"/access/v1/{what}", json.dumps(document),
                          {"Content-Type": "application/json", **headers})  # fmt: skip

@@ -72,7 +72,7 @@ class Envoyed:
     def validate(self) -> subprocess.CompletedProcess[str]:
         """What Envoy says of the bootstrap without serving."""
         command = [str(self.program), "--mode", "validate", "-c", str(self.bootstrap), "-l", "warning"]
-        return subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
+        return subprocess.run(command, capture_output=True, text=True, timeout=120, check=False)
 
     def call(self, method: str, *requests: object, **how: object) -> Answer:
         """A call through Envoy."""

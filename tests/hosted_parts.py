@@ -15,9 +15,12 @@ class HostedDeployment(Deployment):
     host = ENVOY
 
     def envoy(self, name: str = "sidecar") -> psutil.Process:
-        """The Envoy of a running sidecar."""
-        children = psutil.Process(self.processes.pid(name)).children()
-        return next(one for one in children if Path(one.exe()).name == "envoy")
+        """The Envoy that serves, of a running sidecar; beside it there may be a spare."""
+        found = [one for one in self.status(f"{name}.yaml")["workers"] if one["state"] == "serving"]  # type: ignore[attr-defined]
+        envoy = psutil.Process(found[0]["pid"])
+        assert Path(envoy.exe()).name == "envoy"
+        assert envoy.ppid() == self.processes.pid(name)
+        return envoy
 
     def kill_envoy(self, name: str = "sidecar") -> None:
         """SIGKILL, to Envoy and the sidecar in it; whoever started it goes on."""

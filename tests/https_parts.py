@@ -89,7 +89,7 @@ async def wire(listener, context):
         await made.close()
 
 
-async def until(holds, seconds=10.0):
+async def until(holds, seconds=60.0):
     begun = time.monotonic()
     while not holds():
         assert time.monotonic() - begun < seconds

@@ -203,7 +203,7 @@ class LedgerProcess:
                 return
         raise AssertionError(f"the ledger did not start: {self.log()}")
 
-    def client(self, identity: str = SIDECAR, deadline: float = 5.0) -> LedgerClient:
+    def client(self, identity: str = SIDECAR, deadline: float = 30.0) -> LedgerClient:
         return LedgerClient(f"localhost:{self.port}", self.certificates.client(identity), deadline=deadline)
 
     def log(self) -> str:
@@ -215,7 +215,7 @@ class LedgerProcess:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(20)
+        return self.process.wait(60)
 
     def rows(self, query: str) -> list[tuple]:
         with sqlite3.connect(f"file:{self.database}?mode=ro", uri=True) as database:

@@ -180,6 +180,25 @@ class Records:
         return [one for one in self.log if isinstance(one, OutcomeBody)]
 
 
+class Port:
+    """What the enforcement point has of `Records`, where `decisions` are what was recorded."""
+
+    def __init__(self, records: Records) -> None:
+        self.records = records
+
+    async def decision(self, entry: DecisionEntry) -> None:
+        await self.records.decision(entry)
+
+    async def decisions(self, entries: Sequence[DecisionEntry]) -> None:
+        if any(self.records.fail(one) for one in entries):
+            raise RecordError("the access cannot be recorded now", reason="record_unavailable", operator="disk full")
+        for one in entries:
+            await self.records.decision(one)
+
+    async def outcome(self, body: OutcomeBody, level: str) -> None:
+        await self.records.outcome(body, level)
+
+
 class Exchange:
     """One simulated streaming call."""
 
@@ -315,7 +334,7 @@ class Rig:
                 describer=describer(),
                 classifier=Classifier(Index()),
                 decisions=self.engine,
-                recorder=self.records,
+                recorder=Port(self.records),
                 upstream=self.upstream,
                 standing=self.standing,
                 observer=CallObserver(self.stats),

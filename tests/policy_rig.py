@@ -119,7 +119,7 @@ class PolicyRig:
             await asyncio.gather(task, return_exceptions=True)
 
 
-async def until(reached: Callable[[], object], seconds: float = 20.0) -> None:
+async def until(reached: Callable[[], object], seconds: float = 60.0) -> None:
     async with asyncio.timeout(seconds):
         while not reached():
             await asyncio.sleep(0.02)

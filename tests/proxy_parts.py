@@ -361,12 +361,24 @@ async def running(*, limits=Limits(), listen=None, credentials=None, options=(),
         await server.stop(0)
 
 
-async def until(condition, seconds=5.0):
+async def until(condition, seconds=60.0):
     """Wait until something has happened; fails when it does not."""
     end = time.monotonic() + seconds
     while not condition():
         assert time.monotonic() < end, "it did not happen"
         await asyncio.sleep(0.01)
+
+
+async def patiently(ask, code, seconds=60.0):
+    """What `ask()` answers in the end: as long as it fails with this code, it is asked again."""
+    end = time.monotonic() + seconds
+    while True:
+        try:
+            return await ask()
+        except grpc.aio.AioRpcError as error:
+            if error.code() is not code or time.monotonic() > end:
+                raise
+        await asyncio.sleep(0.05)
 
 
 async def collect(call):

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from pathlib import Path
 
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 
@@ -123,3 +124,13 @@ class PublishedLog:
 
     def read(self, path: str) -> bytes | None:
         return self.files.get(path)
+
+
+def stored(log: PublishedLog, folder: Path) -> Path:
+    """The log as tlog-tiles files, and a trust file beside."""
+    for path, data in log.files.items():
+        file = folder / "tiles" / path
+        file.parent.mkdir(parents=True, exist_ok=True)
+        file.write_bytes(data)
+    (folder / "trust.txt").write_text(f"log {log.signer.key}\nquorum none\n")
+    return folder / "tiles"

@@ -10,6 +10,7 @@ from pathlib import Path
 import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
+from sidecar.api.v1 import oversight_pb2 as wire
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.periods import PeriodKey
 from sidecar.record import (
@@ -23,7 +24,9 @@ from sidecar.record import (
     encode_body,
 )
 from sidecar.spool.files import PosixFiles
+from sidecar.spool.frame import Item
 from sidecar.spool.log import Spool
+from sidecar.spool.reader import Chunk
 from sidecar.spool.slot import Draft, SpoolOptions
 from sidecar.vocabulary import (
     AccessRequest,
@@ -53,6 +56,9 @@ class Clock:
 
     def __call__(self) -> datetime:
         return self.now
+
+    def unix(self) -> float:
+        return self.now.timestamp()
 
     def monotonic(self) -> float:
         return self.seconds
@@ -128,6 +134,12 @@ def open_spool(
     return Spool.open(options(folder, **changes), store_key=PUBLIC, now=clock, monotonic=clock.monotonic, files=files)
 
 
+def sent(chunk: Chunk) -> list[Item]:
+    """The records of a chunk as the store reads them."""
+    found = wire.Batch.FromString(chunk.items).items
+    return [Item(one.leaf, one.salt, one.body, one.nonce, one.sealed_openings) for one in found]
+
+
 def event(text: str = "x", size: int = 0) -> Draft:
     body = encode_body(EventBody(type="heartbeat", details={"text": text, "pad": "y" * size}))
     return Draft("heartbeat", TIME, None, body)
@@ -194,7 +206,7 @@ class Notes:
         return None
 
 
-async def until(condition: Callable[[], bool], seconds: float = 5.0) -> None:
+async def until(condition: Callable[[], bool], seconds: float = 60.0) -> None:
     """Wait until `condition` holds."""
     async with asyncio.timeout(seconds):
         while not condition():

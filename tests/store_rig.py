@@ -1,5 +1,6 @@
 """What tests of the oversight store need: a producer that signs, keys and certificates, a store in a process."""
 
+import asyncio
 import datetime as dt
 import ipaddress
 import os
@@ -9,6 +10,7 @@ import socket
 import subprocess
 import sys
 import time
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Self
@@ -48,6 +50,7 @@ from sidecar.tlog.key import Signer
 from sidecar.tlog.merkle import leaf_hash, root_hash
 
 START = dt.datetime(2026, 11, 1, tzinfo=dt.UTC)
+REVIEWER = "spiffe://test/reviewer"
 ORIGIN = "oversight.test/log"
 CLOCK = "2026-11-22T10:00:00.000000Z"
 
@@ -215,7 +218,7 @@ class StoreProcess:
             | {"tls": {"cert": "tls.pem", "key": "tls.key", "client_ca": "ca.pem"}},
             "producers": {"file": "producers.jsonl"},
             "secrets": {"sealing_key": "seal.pem", "key_encryption_key": "kek", "database": "keys.sqlite"},
-            "reviewers": {"identities": ["spiffe://test/reviewer"]},
+            "reviewers": {"identities": [REVIEWER]},
         }
         self.settings = folder / "oversight.yaml"
         self.settings.write_text(yaml.safe_dump(settings))
@@ -261,7 +264,7 @@ class StoreProcess:
 
     def stop(self) -> int:
         self.process.terminate()
-        return self.process.wait(15)
+        return self.process.wait(60)
 
     def channel(self, which: str, identity: str) -> grpc.aio.Channel:
         key, certificate = self.client_names.setdefault(
@@ -274,3 +277,41 @@ class StoreProcess:
 
     def query(self, channel: grpc.aio.Channel) -> oversight_pb2_grpc.QueryStub:
         return oversight_pb2_grpc.QueryStub(channel)
+
+
+# -- talking to it ----------------------------------------------------------------------------------------------------
+
+
+@asynccontextmanager
+async def appending(store, identity):
+    async with store.channel("append", identity) as channel:
+        yield oversight_pb2_grpc.OversightStub(channel).Append()
+
+
+@asynccontextmanager
+async def asking(store, identity=REVIEWER):
+    async with store.channel("query", identity) as channel:
+        yield oversight_pb2_grpc.QueryStub(channel)
+
+
+async def answers(call, count):
+    """The next responses."""
+    return [await asyncio.wait_for(call.read(), 60) for _ in range(count)]
+
+
+async def send(store, producer, identity, *spans, receipts_from=0):
+    """Send batches, then take every answer and receipt until the store has no more to say."""
+    async with appending(store, identity) as call:
+        await call.write(producer.open(store.sealing_key.public_key(), receipts_from))
+        for span in spans:
+            await call.write(producer.message(*span))
+        await call.done_writing()
+        responses = [response async for response in call]
+    return responses
+
+
+async def period_keys(store, producer, identity):
+    async with store.channel("keys", identity) as channel:
+        stub = oversight_pb2_grpc.KeyServiceStub(channel)
+        sealing = await stub.GetSealingKey(pb.GetSealingKeyRequest())
+        return await stub.GetPeriodKeys(pb.GetPeriodKeysRequest(producer=producer.name)), sealing

@@ -116,7 +116,7 @@ def cargo_metadata() -> dict:
         "--filter-platform",
         "x86_64-unknown-linux-gnu",
     ]
-    return json.loads(subprocess.run(command, cwd=ROOT / "engine", check=True, capture_output=True).stdout)
+    return json.loads(subprocess.run(command, cwd=ROOT / "native", check=True, capture_output=True).stdout)
 
 
 def _linked(tree: dict) -> set[str]:

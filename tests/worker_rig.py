@@ -14,8 +14,10 @@ from pathlib import Path
 from typing import Self
 
 import psutil
+import pytest
 import yaml
 from deployment import Answer, Deployment, Tree, wait
+from hosted_parts import ENVOY
 from prometheus_client.parser import text_string_to_metric_families
 from prometheus_client.samples import Sample
 
@@ -64,7 +66,8 @@ class Several(Deployment):
 
     def command(self) -> list[str]:
         """As its operator would start it."""
-        return sidecar_command("run", "--config", self.folder / "sidecar.yaml", "--workers", self.workers)
+        config = self.folder / "sidecar.yaml"
+        return sidecar_command("run", "--config", config, "--workers", self.workers, *self.host)
 
     def said(self, event: str) -> list[Tree]:
         """The lines of the log with this event."""
@@ -123,7 +126,7 @@ class Several(Deployment):
 
     def page(self) -> list[Sample]:
         """The metrics."""
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=10) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.metrics_port}/metrics", timeout=SOON) as answer:
             text = answer.read().decode()
         return [one for family in text_string_to_metric_families(text) for one in family.samples]
 
@@ -135,6 +138,16 @@ class Several(Deployment):
             talk.sendall(json.dumps(words).encode() + b"\n")
             with talk.makefile("rb") as answer:
                 return json.loads(answer.read())
+
+
+class HostedSeveral(Several):
+    """Each worker of it is an Envoy with the sidecar inside."""
+
+    host = ENVOY
+
+
+KINDS = [pytest.param(Several, id="grpc"), pytest.param(HostedSeveral, id="envoy")]
+"""For a fixture's `params`: what is said of several workers holds whatever carries their doors."""
 
 
 class Load:
@@ -163,7 +176,7 @@ class Load:
         stream = pb.SyncRequest(user_id=deployment.world.cast.us).SerializeToString()
         while not self._stop.wait(PAUSE):
             method, messages = ("Sync", [stream] * 2) if dice.random() < 0.1 else ("GetProfile", [request])
-            self.answers.append(caller.call(method, messages, deployment.metadata(self._token), timeout=30.0))
+            self.answers.append(caller.call(method, messages, deployment.metadata(self._token), timeout=SOON))
             if dice.random() < 0.05:
                 caller.close()
                 caller = deployment.new_caller()

@@ -1,7 +1,7 @@
 //! Built-ins of our own: in place of the engine's where it answers otherwise than OPA, or where it has
 //! none. Each answers as OPA does or fails, which refuses the call; what OPA fails on, fails here.
 
-use std::collections::BTreeSet;
+use std::collections::{BTreeMap, BTreeSet};
 use std::sync::Arc;
 
 use anyhow::{anyhow, bail, Result};
@@ -109,25 +109,40 @@ fn nowhere() -> Result<ExprRef> {
     Ok(Ref::new(Expr::Null { span, value: Value::Null, eidx: 0 }))
 }
 
-/// Register those that the policies call: each costs time in every evaluation.
-pub fn register(engine: &mut Engine, called: &BTreeSet<&'static str>) -> Result<()> {
+/// A built-in of ours, or one of the engine's that we bound.
+pub type Callable = Arc<dyn Fn(&[Value]) -> Result<Value> + Send + Sync>;
+/// By name, with the number of arguments.
+pub type Callables = BTreeMap<&'static str, (Callable, u8)>;
+
+/// Those of them that the policies call.
+pub fn callables(called: &BTreeSet<&'static str>) -> Result<Callables> {
+    let mut found = Callables::new();
     for &(name, arguments, function) in OWN.iter().filter(|(name, ..)| called.contains(name)) {
-        let named = move |params: Vec<Value>| function(&params).map_err(|why| anyhow!("`{name}`: {why}"));
-        engine.add_extension(name.to_string(), arguments, Box::new(named))?;
+        let named = move |params: &[Value]| function(params).map_err(|why| anyhow!("`{name}`: {why}"));
+        found.insert(name, (Arc::new(named), arguments));
     }
     let place = nowhere()?;
     for &(name, kinds, bound) in bounds::BOUNDED.iter().filter(|(name, ..)| called.contains(name)) {
         let (own, arguments) = *BUILTINS.get(name).ok_or_else(|| anyhow!("`{name}` is missing"))?;
-        let places: Arc<[ExprRef]> = vec![place.clone(); kinds.len()].into();
-        let bounded = move |params: Vec<Value>| {
-            bounds::check(kinds, bound, &params).map_err(|why| anyhow!("`{name}`: {why}"))?;
-            own(places[0].span(), &places, &params, true)
+        let places = vec![place.clone(); kinds.len()];
+        let bounded = move |params: &[Value]| {
+            bounds::check(kinds, bound, params).map_err(|why| anyhow!("`{name}`: {why}"))?;
+            own(places[0].span(), &places, params, true)
         };
-        engine.add_extension(name.to_string(), arguments, Box::new(bounded))?;
+        found.insert(name, (Arc::new(bounded), arguments));
     }
     if called.contains(PARSE_RFC3339) {
-        let parse = move |params: Vec<Value>| parse_rfc3339(&params, &place);
-        engine.add_extension(PARSE_RFC3339.to_string(), 1, Box::new(parse))?;
+        let parse = move |params: &[Value]| parse_rfc3339(params, &place);
+        found.insert(PARSE_RFC3339, (Arc::new(parse), 1));
+    }
+    Ok(found)
+}
+
+/// Register them: each costs time in every evaluation.
+pub fn register(engine: &mut Engine, callables: &Callables) -> Result<()> {
+    for (name, (callable, arguments)) in callables {
+        let callable = callable.clone();
+        engine.add_extension((*name).to_string(), *arguments, Box::new(move |params: Vec<Value>| callable(&params)))?;
     }
     Ok(())
 }

@@ -1,8 +1,10 @@
 //! Values between Python, JSON and the engine. One rule for all three: null, booleans, strings,
 //! integers, lists and objects with text keys; nothing else, and no deeper than a bound.
 
+use std::borrow::Cow;
 use std::collections::btree_map::{BTreeMap, Entry};
 use std::fmt;
+use std::marker::PhantomData;
 
 use pyo3::exceptions::{PyTypeError, PyValueError};
 use pyo3::prelude::*;
@@ -18,18 +20,20 @@ const NO_FLOAT: &str =
 /// Read one JSON document.
 pub fn from_json(bytes: &[u8]) -> Result<Value, String> {
     let mut reader = serde_json::Deserializer::from_slice(bytes);
-    let value = Element { depth: 0 }.deserialize(&mut reader).map_err(|e| e.to_string())?;
+    let value = Element::default().deserialize(&mut reader).map_err(|e| e.to_string())?;
     reader.end().map_err(|e| e.to_string())?;
     Ok(value)
 }
 
-#[derive(Clone, Copy)]
-struct Element {
+/// Reads one value.
+#[derive(Clone, Copy, Default)]
+pub struct Element {
     depth: usize,
 }
 
 impl Element {
-    fn inner<E: Error>(self) -> Result<Self, E> {
+    /// For what stands inside it.
+    pub fn inner<E: Error>(self) -> Result<Self, E> {
         if self.depth >= MAX_DEPTH {
             return Err(E::custom(DEEP));
         }
@@ -88,31 +92,42 @@ impl<'de> Visitor<'de> for Element {
     fn visit_map<A: MapAccess<'de>>(self, mut entries: A) -> Result<Value, A::Error> {
         let inner = self.inner()?;
         let mut object = BTreeMap::new();
-        while let Some(key) = entries.next_key_seed(Key)? {
+        while let Some(key) = entries.next_key_seed(Key::<Value>::default())? {
             let value = entries.next_value_seed(inner)?;
             match object.entry(key) {
                 Entry::Vacant(place) => place.insert(value),
-                Entry::Occupied(place) => {
-                    return Err(A::Error::custom(format!("the key {} stands twice in one object", place.key())));
-                }
+                Entry::Occupied(place) => return Err(twice(place.key())),
             };
         }
         Ok(Value::from(object))
     }
 }
 
-/// A key of an object, straight to the form the engine keeps.
-struct Key;
+pub fn twice<E: Error>(key: impl fmt::Display) -> E {
+    E::custom(format!("the key {key} stands twice in one object"))
+}
 
-impl<'de> DeserializeSeed<'de> for Key {
-    type Value = Value;
+/// A key of an object: straight to the form the engine keeps, or as it stands in the document.
+pub struct Key<T>(PhantomData<T>);
 
-    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Value, D::Error> {
+impl<T> Default for Key<T> {
+    fn default() -> Self {
+        Self(PhantomData)
+    }
+}
+
+impl<'de, T> DeserializeSeed<'de> for Key<T>
+where
+    Self: Visitor<'de>,
+{
+    type Value = <Self as Visitor<'de>>::Value;
+
+    fn deserialize<D: Deserializer<'de>>(self, deserializer: D) -> Result<Self::Value, D::Error> {
         deserializer.deserialize_str(self)
     }
 }
 
-impl Visitor<'_> for Key {
+impl Visitor<'_> for Key<Value> {
     type Value = Value;
 
     fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
@@ -121,6 +136,22 @@ impl Visitor<'_> for Key {
 
     fn visit_str<E: Error>(self, value: &str) -> Result<Value, E> {
         Ok(Value::String(value.into()))
+    }
+}
+
+impl<'de> Visitor<'de> for Key<Cow<'de, str>> {
+    type Value = Cow<'de, str>;
+
+    fn expecting(&self, formatter: &mut fmt::Formatter<'_>) -> fmt::Result {
+        formatter.write_str("a key")
+    }
+
+    fn visit_borrowed_str<E: Error>(self, value: &'de str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Borrowed(value))
+    }
+
+    fn visit_str<E: Error>(self, value: &str) -> Result<Cow<'de, str>, E> {
+        Ok(Cow::Owned(value.to_string()))
     }
 }
 

@@ -6,7 +6,7 @@ use std::time::{Duration, Instant};
 use pyo3::create_exception;
 use pyo3::exceptions::{PyException, PyValueError};
 use pyo3::prelude::*;
-use pyo3::types::PyBytes;
+use pyo3::types::{IntoPyDict, PyBytes};
 use regorus::utils::limits::set_fallback_execution_timer_config;
 use regorus::Value;
 
@@ -16,6 +16,7 @@ mod builtins;
 mod calls;
 mod convert;
 mod covered;
+mod delivery;
 mod graph;
 mod load;
 mod memory;
@@ -23,13 +24,17 @@ mod model;
 mod nulls;
 mod outline;
 mod patterns;
+mod plan;
 mod problem;
+mod record;
 mod refuse;
 mod run;
 mod scan;
+mod wire;
 
+use load::By;
 use problem::Problem;
-use run::{caught, quiet_panics, run, Failure, Limits};
+use run::{caught, quiet_panics, run, Asked, Failure, Limits};
 
 create_exception!(_native, EngineError, PyException, "The engine did not do what was asked.");
 create_exception!(_native, LoadError, EngineError, "The bundle must not run here; `problems` lists why and where.");
@@ -61,7 +66,8 @@ type TestResult = (String, String, bool, Option<String>, u64);
 /// modules: (name, source) pairs; data: a JSON object; entrypoint: a rule with one value;
 /// nullable: the leaves of the input that may be null, as `input.a.b`, with `*` for any key or index;
 /// coverage: keep which rows are evaluated, which slows evaluation down;
-/// memory_bytes: what an evaluation may take, beside policies and data, at least 1 MiB.
+/// memory_bytes: what an evaluation may take, beside policies and data, at least 1 MiB;
+/// interpreted: evaluate by regorus' interpreter also where a plan is possible, which is slower and answers the same.
 /// Raises LoadError with every problem found, ValueError for a limit that is none.
 #[pyclass(frozen, module = "sidecar._native")]
 struct Engine {
@@ -80,10 +86,28 @@ fn seconds(value: f64) -> PyResult<Duration> {
     }
 }
 
+impl Engine {
+    /// The entrypoint, asked about a document that was read.
+    fn about(&self, document: Value) -> Asked<'_> {
+        match &self.loaded.plan {
+            Some(plan) => Asked::Plan(plan, plan.input.of(&document)),
+            None => Asked::Rule(&self.entrypoint, document),
+        }
+    }
+
+    /// The same, about one in JSON, of which a plan keeps what it reads.
+    fn about_json(&self, document: &[u8]) -> Result<Asked<'_>, String> {
+        Ok(match &self.loaded.plan {
+            Some(plan) => Asked::Plan(plan, plan.input.read(document)?),
+            None => Asked::Rule(&self.entrypoint, convert::from_json(document)?),
+        })
+    }
+}
+
 #[pymethods]
 impl Engine {
     #[new]
-    #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new(), coverage = false, memory_bytes = 64 << 20))]
+    #[pyo3(signature = (modules, data, entrypoint = "data.sidecar.decision", deadline_seconds = 0.05, nullable = Vec::new(), coverage = false, memory_bytes = 64 << 20, interpreted = false))]
     fn new(
         py: Python<'_>,
         modules: Vec<(String, String)>,
@@ -93,12 +117,13 @@ impl Engine {
         nullable: Vec<String>,
         coverage: bool,
         memory_bytes: u64,
+        interpreted: bool,
     ) -> PyResult<Self> {
         let limits = Limits { time: seconds(deadline_seconds)?, memory: memory_bytes };
         if memory_bytes < LEAST_MEMORY {
             return Err(PyValueError::new_err("an evaluation may take at least 1 MiB"));
         }
-        let load = || load::load(&modules, data, entrypoint, &nullable, coverage);
+        let load = || load::load(&modules, data, entrypoint, &nullable, By { interpreter: interpreted, coverage });
         let loaded = py.detach(|| memory::unlimited(|| caught(load)));
         match loaded {
             Some(Ok(loaded)) => Ok(Self { loaded, entrypoint: entrypoint.to_string(), limits }),
@@ -110,21 +135,27 @@ impl Engine {
         }
     }
 
+    /// Whether the entrypoint is answered from a plan; otherwise by the interpreter.
+    #[getter]
+    fn planned(&self) -> bool {
+        self.loaded.plan.is_some()
+    }
+
     /// The value of the entrypoint; sets become sorted lists.
     ///
     /// The document is made of None, bool, int, str, list, tuple and dict with text keys. Raises
     /// TypeError for other types, ValueError beyond 64 bits or 64 levels, and EvaluationError.
     fn evaluate<'py>(&self, py: Python<'py>, document: &Bound<'py, PyAny>) -> PyResult<Bound<'py, PyAny>> {
         let input = convert::from_python(document, 0)?;
-        let value = py.detach(|| run(&self.loaded, &self.entrypoint, input, self.limits))?;
+        let value = py.detach(|| run(&self.loaded, &self.about(input), self.limits))?;
         convert::to_python(py, &value)
     }
 
     /// The same from JSON to JSON: what is decided is, byte for byte, what can be recorded.
     fn evaluate_json<'py>(&self, py: Python<'py>, document: &[u8]) -> PyResult<Bound<'py, PyBytes>> {
         let answer = py.detach(|| -> Result<_, PyErr> {
-            let input = convert::from_json(document).map_err(PyValueError::new_err)?;
-            let value = run(&self.loaded, &self.entrypoint, input, self.limits)?;
+            let asked = self.about_json(document).map_err(PyValueError::new_err)?;
+            let value = run(&self.loaded, &asked, self.limits)?;
             serde_json::to_vec(&value).map_err(|e| EvaluationError::new_err(e.to_string()))
         })?;
         Ok(PyBytes::new(py, &answer))
@@ -144,7 +175,7 @@ impl Engine {
             }
             let rule = format!("data.{package}.{name}");
             let start = Instant::now();
-            let outcome = py.detach(|| run(&self.loaded, &rule, Value::new_object(), limits));
+            let outcome = py.detach(|| run(&self.loaded, &Asked::Rule(&rule, Value::new_object()), limits));
             let (passed, error) = match outcome {
                 Ok(Value::Bool(true)) => (true, None),
                 Ok(_) | Err(Failure::Undefined) => (false, None),
@@ -218,6 +249,18 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(builtins_accepted, module)?)?;
     module.add_function(wrap_pyfunction!(capabilities, module)?)?;
     module.add_function(wrap_pyfunction!(outline_of, module)?)?;
+    module.add_class::<wire::Shapes>()?;
+    module.add_class::<wire::Rules>()?;
+    module.add_class::<wire::Reading>()?;
+    module.add_class::<delivery::Parcel>()?;
+    module.add_function(wrap_pyfunction!(delivery::parcel, module)?)?;
+    module.add_function(wrap_pyfunction!(delivery::range_root, module)?)?;
+    module.add_class::<record::Framer>()?;
+    module.add_class::<record::RandomPool>()?;
+    module.add_function(wrap_pyfunction!(record::decision_draft, module)?)?;
+    module.add_function(wrap_pyfunction!(record::stamp, module)?)?;
+    let child = [("after_in_child", wrap_pyfunction!(record::forked, module)?)].into_py_dict(py)?;
+    py.import("os")?.call_method("register_at_fork", (), Some(&child))?;
     module.add("EngineError", py.get_type::<EngineError>())?;
     module.add("LoadError", py.get_type::<LoadError>())?;
     module.add("EvaluationError", py.get_type::<EvaluationError>())?;

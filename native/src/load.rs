@@ -7,10 +7,11 @@ use std::time::Duration;
 use regorus::utils::limits::ExecutionTimerConfig;
 use regorus::{Engine, Value};
 
-use crate::builtins::register;
+use crate::builtins::{callables, register};
 use crate::convert::from_json;
 use crate::covered::Covered;
 use crate::model::{Kind, Path};
+use crate::plan::{self, Plan};
 use crate::problem::Problem;
 use crate::refuse::{check, Checked};
 use crate::scan::scan;
@@ -19,11 +20,22 @@ use crate::scan::scan;
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::new(32).unwrap();
 
 pub struct Loaded {
+    /// regorus' interpreter, for every rule.
     pub engine: Engine,
+    /// For the entrypoint; none where it needs the interpreter.
+    pub plan: Option<Plan>,
     /// Package and name of every test rule, in order.
     pub tests: Vec<(Path, String)>,
     /// Where evaluated rows are gathered, when that was asked for.
     pub covered: Option<Covered>,
+}
+
+/// How an engine is to evaluate.
+#[derive(Clone, Copy)]
+pub struct By {
+    pub interpreter: bool,
+    /// Keep which rows are evaluated, which only the interpreter does.
+    pub coverage: bool,
 }
 
 pub fn timer(limit: Duration) -> ExecutionTimerConfig {
@@ -35,7 +47,7 @@ pub fn load(
     data: &[u8],
     entrypoint: &str,
     nullable: &[String],
-    coverage: bool,
+    by: By,
 ) -> Result<Loaded, Vec<Problem>> {
     let whole = |file: &str, code, message: String| vec![Problem::file(file, 0, 0, code, message)];
     let document = from_json(data).map_err(|message| whole("data", "data", message))?;
@@ -71,19 +83,23 @@ pub fn load(
     if !problems.is_empty() {
         return Err(problems);
     }
+    let engine_failed = |error: anyhow::Error| vec![Problem::from_engine("bundle", &error)];
+    let callables = callables(&calls).map_err(engine_failed)?;
     let compile = |engine: &mut Engine| -> anyhow::Result<()> {
-        register(engine, &calls)?;
+        register(engine, &callables)?;
         engine.add_data(document)?;
         // Compiles every rule; answers nothing, as there is no input yet.
         engine.set_input(Value::Undefined);
         engine.set_execution_timer_config(timer(Duration::from_secs(1)));
         engine.compile_with_entrypoint(&entrypoint.into()).map(drop)
     };
-    compile(&mut engine).map_err(|error| vec![Problem::from_engine("bundle", &error)])?;
+    compile(&mut engine).map_err(engine_failed)?;
+    let interpreted = by.interpreter || by.coverage;
+    let plan = if interpreted { None } else { plan::compile(&model, &callables, &path) };
     let tests = tests(&model);
-    engine.set_enable_coverage(coverage);
-    let covered = coverage.then(|| Covered::of(&model.modules));
-    Ok(Loaded { engine, tests, covered })
+    engine.set_enable_coverage(by.coverage);
+    let covered = by.coverage.then(|| Covered::of(&model.modules));
+    Ok(Loaded { engine, plan, tests, covered })
 }
 
 fn tests(model: &crate::model::Model) -> Vec<(Path, String)> {

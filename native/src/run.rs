@@ -11,6 +11,7 @@ use crate::bounds::{fits, taken_too_large, MAX_ANSWER};
 use crate::convert::unfit;
 use crate::load::{timer, Loaded};
 use crate::memory::Grant;
+use crate::plan::{evaluate, Plan};
 use crate::problem::Problem;
 use crate::{DeadlineExceeded, EvaluationError, MemoryExceeded, Undefined};
 
@@ -49,6 +50,12 @@ pub struct Limits {
     pub memory: u64,
 }
 
+/// A question: parts of a document, to a plan; or a document, to a rule by its name.
+pub enum Asked<'a> {
+    Plan(&'a Plan, Vec<Value>),
+    Rule(&'a str, Value),
+}
+
 pub enum Failure {
     Late,
     /// More memory than its budget; or a value beyond the bounds of one call, and where.
@@ -68,33 +75,37 @@ impl From<Failure> for PyErr {
     }
 }
 
-/// Evaluate one rule on a fresh copy: nothing of an evaluation outlives it. The copy shares
-/// policies and data, so it costs a few reference counts.
+/// Evaluate one rule: by its plan where there is one, else by the interpreter on a fresh copy, so that nothing of an
+/// evaluation outlives it. The copy shares policies and data and costs a few reference counts.
 ///
 /// Evaluations in other threads count against the same limit, so one that meets it beside others is tried once more,
 /// in what is left of its time: the one that was too large has ended by then, or ends at its own next look.
-pub fn run(loaded: &Loaded, rule: &str, input: Value, limits: Limits) -> Result<Value, Failure> {
+pub fn run(loaded: &Loaded, asked: &Asked<'_>, limits: Limits) -> Result<Value, Failure> {
     let start = Instant::now();
     let grant = Grant::of(limits.memory);
-    let first = within(loaded, rule, input.clone(), limits, start);
+    let first = within(loaded, asked, limits, start);
     let alone = grant.alone();
     drop(grant);
     match first {
         Err(Failure::Large(_)) if !alone && start.elapsed() < limits.time => {
             let _grant = Grant::of(limits.memory);
-            within(loaded, rule, input, limits, start)
+            within(loaded, asked, limits, start)
         }
         other => other,
     }
 }
 
-fn within(loaded: &Loaded, rule: &str, input: Value, limits: Limits, start: Instant) -> Result<Value, Failure> {
+fn within(loaded: &Loaded, asked: &Asked<'_>, limits: Limits, start: Instant) -> Result<Value, Failure> {
     taken_too_large();
     let answer = caught(|| {
+        let (rule, input) = match asked {
+            Asked::Plan(plan, parts) => return evaluate(plan, parts, start, limits.time),
+            Asked::Rule(rule, document) => ((*rule).to_string(), document.clone()),
+        };
         let mut engine = loaded.engine.clone();
         engine.set_execution_timer_config(timer(limits.time.saturating_sub(start.elapsed())));
         engine.set_input(input);
-        let answer = engine.eval_rule(rule.to_string());
+        let answer = engine.eval_rule(rule);
         // Rows that led to an error were evaluated, too.
         if let Some(covered) = &loaded.covered {
             covered.add(engine.get_coverage_report()?);

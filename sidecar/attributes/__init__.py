@@ -6,8 +6,8 @@ workloads) and `directory` (personnel); `coverage` holds the words about covered
 
 What is reached (stage 3): `resource` describes a call. What an API says of itself is read by `descriptors`,
 `annotations` and `overlay` into `words`, checked by `coherence`, and worked out once into `plans` and `reach`;
-`messages`, `presence` and `holdings` (by subject) look at one message; `datasets` knows populations; `subjects_index` and `countries` say who is a US data
-subject.
+`messages` (`wire`: as the bytes it is), `presence` and `holdings` (by subject) look at one message; `datasets` knows
+populations; `subjects_index` and `countries` say who is a US data subject.
 
 Files that are exchanged while we run: `snapshots` is their format, `hashes` how ids are found in one, `followed` reads
 it again.

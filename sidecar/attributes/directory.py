@@ -199,7 +199,7 @@ class Directory:
     @property
     def revision(self) -> str:
         """SHA-256 (hex) of the snapshot's content."""
-        return self._file.revision
+        return self._file.latest.revision
 
     @property
     def source(self) -> str:

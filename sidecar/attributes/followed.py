@@ -41,22 +41,22 @@ class Followed(Generic[T]):
         except OSError as error:
             raise ConfigurationError(f"the {kind} file cannot be read: {error.strerror}", where=str(path),
                                      fix=f"Build it with `{build}`.") from None  # fmt: skip
-        self._latest = first
+        self.latest = first
         self.held: T | None = make(first)
         self._report(f"{kind}_activated", f"{path}: revision {first.revision}")
 
     @property
     def revision(self) -> str:
         """Revision of the snapshot in force, or of the last that was."""
-        return self._latest.revision
+        return self.latest.revision
 
     def age(self, now: float) -> float:
         """Seconds since the snapshot was built; negative when the clocks disagree."""
-        return now - self._latest.built_at
+        return now - self.latest.built_at
 
     def fresh(self, now: float) -> bool:
         """Whether something is in force that was built at most `max_age` seconds ago, and not in the future."""
-        return self.held is not None and -SKEW <= now - self._latest.built_at <= self._max_age
+        return self.held is not None and -SKEW <= now - self.latest.built_at <= self._max_age
 
     def reload_if_changed(self) -> bool:
         """Look at the file; read, verify and swap if it is another. True when another revision is in force. Blocks."""
@@ -66,9 +66,9 @@ class Followed(Generic[T]):
             except OSError as error:
                 self._refuse(f"cannot be read: {error.strerror}", None)
                 return False
-            if mark == self._latest.mark and self.held is not None:
+            if mark == self.latest.mark and self.held is not None:
                 self.error = None
-                self._latest.rest()
+                self.latest.rest()
                 return False
             if self._bad[0] == mark and self._bad[1] >= _TRIES:
                 return False
@@ -83,19 +83,19 @@ class Followed(Generic[T]):
             self._refuse(f"cannot be read: {error.strerror}", None)
             return False
         except IntegrityError as error:
-            if mark[:2] == self._latest.mark[:2]:
+            if mark[:2] == self.latest.mark[:2]:
                 self.held = None
             self._refuse(str(error), mark)
             return False
-        changed = self.held is None or snapshot.revision != self._latest.revision
-        # `_latest` first: a call between the two lines may see the new age with the old content, both verified.
-        self._latest, self.held = snapshot, value
+        changed = self.held is None or snapshot.revision != self.latest.revision
+        # `latest` first: a call between the two lines may see the new age with the old content, both verified.
+        self.latest, self.held = snapshot, value
         self._bad, self.error = (None, 0), None
         self._report(f"{self._kind}_activated", f"{self._path}: revision {snapshot.revision}")
         return changed
 
     def _check_order(self, snapshot: Snapshot) -> None:
-        earlier = self._latest.built_at - snapshot.built_at
+        earlier = self.latest.built_at - snapshot.built_at
         if earlier > 0:
             raise IntegrityError(f"built {earlier:.0f} s before the one in force", where=str(self._path),
                                  fix="Build it anew; to go back on purpose, restart.")  # fmt: skip

@@ -174,7 +174,10 @@ class KeyRing:
         self._unknown: dict[str, None] = {}
         self._early_at = float("-inf")
         self._wanted = asyncio.Event()
+        self.keys: Mapping[str, BoundKey] = self._state.keys
+        """By id, never changed: while this is the same object, so is every key in it."""
         self.good_until = float("-inf")
+        """Until when (unix seconds) the keys may be used."""
 
     def key(self, kid: str, now: float) -> BoundKey | None:
         """The key with this id, or None. IdentifyError (UNAVAILABLE) when the keys are older than `max_stale`."""
@@ -242,7 +245,7 @@ class KeyRing:
             self._state = _State(MappingProxyType(keys), skipped, fetched[1], now)
             self._unknown.clear()
             self._report("jwks_refreshed", f"{self._source}: {len(keys)} keys, {len(skipped)} left out")
-        self.good_until = now + self._max_stale
+        self.keys, self.good_until = self._state.keys, now + self._max_stale
 
     def _fail(self, why: str) -> None:
         self._state.error, self._state.failures = why, self._state.failures + 1

@@ -1,12 +1,18 @@
-"""A message parsed once: whom it names, how many records it holds, and whether anything in it escapes description."""
+"""A message inspected once: whom it names, how many records it holds, and whether anything in it escapes description.
 
-from typing import Any, Literal, NamedTuple
+An ordinary message is inspected as the bytes it is (`wire`). The walk here says what that has to find, and finds it
+itself in every other message: with maps, Any values, unknown fields, or in an unusual order.
+"""
+
+from typing import Any, Literal, NamedTuple, Self
 
 import msgspec
 from google.protobuf.message import DecodeError, Message
 
+from sidecar._native import Reading
+from sidecar.attributes import wire
 from sidecar.attributes.countries import country_class
-from sidecar.attributes.plans import FieldPlan, Id, Plan, Plans
+from sidecar.attributes.plans import FieldPlan, Plan, Plans
 from sidecar.errors import InterceptError
 
 MAX_PARTS = 10_000
@@ -51,23 +57,44 @@ class ParsedMessage:
     every other message that names a subject of its own. `unclassified`: there are unknown fields, or an Any that
     cannot be resolved; `stripped`: there are unknown fields outside of any Any. `payloads` are the plans of the types
     found inside of Any fields, which no static description of the method knows. `exact`: encoding `message` gives
-    `data` again.
+    `data` again. `reading` is that of the bytes themselves, where they could be read so: then they are exact, without
+    unknown fields and without Any values.
     """
 
-    __slots__ = ("data", "exact", "message", "payloads", "plan", "records", "source", "stripped", "subjects",
+    __slots__ = ("_message", "data", "exact", "payloads", "reading", "records", "source", "stripped", "subjects",
                  "unclassified", "unnamed")  # fmt: skip
 
     def __init__(
-        self, source: "MessagePlan", data: bytes, message: Message, *, unknown: bool, exact: bool = False
-    ) -> None:
-        self.source, self.plan, self.data, self.message = source, source.plan, data, message
-        self.exact = exact
-        self.stripped: bool = unknown
-        self.unclassified: bool = unknown
-        self.records: int = 0
-        self.unnamed: int = 0
+        self, source: "MessagePlan", data: bytes, reading: Reading | None = None, subjects: tuple[Seen, ...] = (),
+        records: int = 0, unnamed: int = 0,
+    ) -> None:  # fmt: skip
+        """As it is where the bytes were read; the walk says what is otherwise."""
+        self.source, self.data, self.reading = source, data, reading
+        self.subjects, self.records, self.unnamed = subjects, records, unnamed
+        self.exact: bool = True
+        self.stripped: bool = False
+        self.unclassified: bool = False
         self.payloads: frozenset[Plan] = _NOBODY
-        self.subjects: tuple[Seen, ...] = ()
+        self._message: Message | None = None
+
+    @classmethod
+    def of(cls, source: "MessagePlan", data: bytes, message: Message, *, exact: bool, unknown: bool) -> Self:
+        """One that was parsed, before the walk. `unknown`: unknown fields were taken out of it."""
+        parsed = cls(source, data)
+        parsed.exact, parsed.stripped, parsed.unclassified, parsed._message = exact, unknown, unknown, message
+        return parsed
+
+    @property
+    def plan(self) -> Plan:
+        """Of its type."""
+        return self.source.plan
+
+    @property
+    def message(self) -> Message:
+        """Parsed when it is first asked for. Read-only: everybody gets the same."""
+        if self._message is None:
+            self._message = self.plan.new.FromString(self.data)
+        return self._message
 
     def whole(self) -> Message:
         """A fresh copy of the message with its unknown fields."""
@@ -77,7 +104,7 @@ class ParsedMessage:
 class MessagePlan:
     """How messages of one type are parsed for one direction."""
 
-    __slots__ = ("about", "described", "evidence", "plan", "plans", "single")
+    __slots__ = ("_read", "about", "described", "evidence", "number", "plan", "plans", "wire")
 
     def __init__(
         self, plans: Plans, name: str, *, direction: Literal["request", "answer"],
@@ -93,22 +120,33 @@ class MessagePlan:
         self.evidence = direction == "answer"
         self.about = about
         self.described = described
-        self.single = _single(self.plan)
+        self.wire = wire.of(plans)
+        self.number = self.wire.number(self.plan)
+        self._read = self.wire.shapes.read
 
     def parse(self, data: bytes) -> ParsedMessage:
         """Parse and inspect. MalformedMessageError (INVALID_ARGUMENT) when the bytes are not such a message."""
+        number = self.number
+        found = None if number is None else self._read(number, data, self.evidence)
+        if found is None:
+            return self.walk(data)
+        reading, named_here, records, unnamed = found
+        if len(named_here) == 1:
+            return ParsedMessage(self, data, reading, (Seen(*named_here[0]),), records, unnamed)
+        return ParsedMessage(self, data, reading, tuple([Seen(*one) for one in named_here]), records, unnamed)
+
+    def walk(self, data: bytes) -> ParsedMessage:
+        """The same, always by way of the parsed message."""
         plan = self.plan
         try:
             message = plan.new.FromString(data)
             message.DiscardUnknownFields()
             if encode(message) == data:  # so nothing was discarded: what is left would not give the same bytes
-                parsed = ParsedMessage(self, data, message, unknown=False, exact=True)
+                parsed = ParsedMessage.of(self, data, message, exact=True, unknown=False)
             else:
                 message = plan.new.FromString(data)
-                parsed = ParsedMessage(self, data, message, unknown=strip(message))
-            if self.single is not None:
-                self._named(self.single, parsed)
-            elif plan.leads:
+                parsed = ParsedMessage.of(self, data, message, exact=False, unknown=strip(message))
+            if plan.leads:
                 walk = _Walk(self, parsed)
                 walk.enter(plan, message, 1, counted=False)
                 parsed.subjects = tuple(walk.seen.values())
@@ -117,20 +155,6 @@ class MessagePlan:
         except UnicodeDecodeError:
             raise MalformedMessageError(f"the message holds a map key that is not UTF-8 ({plan.name})") from None
         return parsed
-
-    def _named(self, one: Id, parsed: ParsedMessage) -> None:
-        """What a walk would find in a message whose own single id is all there is to find (test_messages_paths)."""
-        value = one.get(parsed.message)
-        if not value:
-            if self.plan.is_record and filled(parsed.message):
-                parsed.records = parsed.unnamed = 1
-            return
-        country, authoritative = None, False
-        if self.evidence and self.plan.country is not None:
-            read, authoritative = self.plan.country
-            country = as_text(read(parsed.message)) or None
-        parsed.records = 1
-        parsed.subjects = (Seen(one.kind, as_text(value), country, authoritative and country is not None),)
 
     def payload(self, plan: Plan, message: Any) -> Payload | None:
         """What an Any holds; None when its type is not in the set or its bytes are not of that type."""
@@ -181,13 +205,6 @@ def as_text(value: object) -> str:
     if isinstance(value, bytes):
         raise MalformedMessageError("a subject id or country is not UTF-8")
     return str(value)
-
-
-def _single(plan: Plan) -> Id | None:
-    """The one id of a message below which nothing has to be looked for; None where a walk is needed."""
-    if plan.visits or plan.is_any or plan.deepest < 1 or len(plan.ids) != 1 or plan.ids[0].many:
-        return None
-    return plan.ids[0]
 
 
 class _Walk:

@@ -44,13 +44,14 @@ class FieldPlan:
     it holds, as a value or as a map's keys; `entries`: a map whose values or keys lead further; `descends`: a message
     whose own fields carry the category; `whole`: what it holds can only go as one. `get`, `has` (it is on the wire),
     `clear` and `put` work on a message. `shows` is `has` where only true or false is asked, without a frame of its own
-    for a plain value.
+    for a plain value. `country`: it says where the subjects of its message are.
     """
 
-    __slots__ = ("category", "child", "clear", "data", "descends", "entries", "form", "get", "has", "key", "kind",
-                 "path", "put", "repeated", "shows", "text", "whole")  # fmt: skip
+    __slots__ = ("category", "child", "clear", "country", "data", "descends", "descriptor", "entries", "form", "get",
+                 "has", "key", "kind", "path", "put", "repeated", "shows", "text", "whole")  # fmt: skip
 
     def __init__(self, one: FieldDescriptor, words: FieldWords, inherited: Inherited) -> None:
+        self.descriptor = one
         self.path: str = one.full_name
         self.form: Form = _form(one)
         self.repeated: bool = self.form not in ("leaf", "message")
@@ -58,6 +59,7 @@ class FieldPlan:
         plain = not one.has_presence and not one.is_extension and (self.repeated or one.type not in _FLOATS)
         self.shows: Callable[[Any], Any] = self.get if plain else self.has
         self.kind: str | None = words.subject
+        self.country: bool = words.country is not None
         self.key: bool = words.subject is not None or words.country is not None or inherited.key
         self.descends: bool = self.form in ("message", "messages")
         self.data: DataWords | None = words.data or inherited.data
@@ -82,7 +84,7 @@ class Id(NamedTuple):
 class Plan:
     """What to look for in messages of one type.
 
-    `ids` are its own subject ids and `names` says whether there are any; `visits` are the fields below which a
+    `fields` are in ascending order, as they stand in bytes, and extensions after them. `ids` are its own subject ids and `names` says whether there are any; `visits` are the fields below which a
     subject, a record, an Any or a cycle may be; `leaves` its own data by category; `inner` the message fields that
     may hold data of further categories or other subjects; `deepest` how deep a message of this type may stand.
     """
@@ -118,6 +120,8 @@ class Plans:
         self._descriptors = descriptors
         self._words = words
         self._made: dict[tuple[str, Inherited], Plan] = {}
+        self.wire: object = None
+        """What `wire.of` made, once it was asked."""
 
     def of(self, name: str, inherited: Inherited = Inherited()) -> Plan:  # noqa: B008 - an immutable value
         """The plan of a message type of the set, by full name."""
@@ -160,7 +164,7 @@ class Plans:
         return plan
 
     def _fields(self, descriptor: Descriptor) -> Iterator[FieldDescriptor]:
-        yield from descriptor.fields
+        yield from sorted(descriptor.fields, key=attrgetter("number"))
         if descriptor.is_extendable:
             yield from self._descriptors.pool.FindAllExtensions(descriptor)
 

@@ -139,9 +139,8 @@ class MethodDescription(Described):
             seen = (*seen, Seen(*own))
         if not seen and mode in ("request_field", "caller"):
             unnamed = max(unnamed, 1)
-        return classifier.classify(
-            seen, own, now, unnamed=unnamed, pending=mode == "answer", reached=self._beyond(parsed)
-        )
+        reached = self._beyond(parsed) if parsed.unclassified or parsed.payloads else None
+        return classifier.classify(seen, own, now, unnamed=unnamed, pending=mode == "answer", reached=reached)
 
     def answer_subjects(
         self, classifier: Classifier, parsed: ParsedMessage, own: SubjectKey | None, now: float
@@ -154,11 +153,10 @@ class MethodDescription(Described):
         unnamed = parsed.unnamed
         if self.subject_mode == "answer" and not unnamed and self._loose(parsed):
             unnamed = 1
-        return classifier.classify(parsed.subjects, own, now, unnamed=unnamed, reached=self._beyond(parsed))
+        reached = self._beyond(parsed) if parsed.unclassified or parsed.payloads else None
+        return classifier.classify(parsed.subjects, own, now, unnamed=unnamed, reached=reached)
 
     def _beyond(self, parsed: ParsedMessage) -> Reach | None:
-        if not parsed.unclassified and not parsed.payloads:
-            return None
         found = ESCAPED if parsed.unclassified else Reach()
         for plan in parsed.payloads:
             found |= reach_of(plan)
@@ -169,6 +167,8 @@ class MethodDescription(Described):
         return not self._loose(parsed)
 
     def _loose(self, parsed: ParsedMessage) -> bool:
+        if parsed.reading is not None:
+            return parsed.reading.personal
         plan = parsed.plan
         if plan.governed <= IMPERSONAL and not plan.leads:
             return False

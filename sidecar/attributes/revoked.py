@@ -84,9 +84,11 @@ class Revocations:
         self._path, self._clock, self._report = path, clock, report
         self._max_age, self._poll = max_age, poll
         self._seen: tuple[int, ...] | None = None
-        self._marks: frozenset[Mark] = frozenset()
+        self.marks: frozenset[Mark] = frozenset()
+        """The entries, never changed: while this is the same object, whoever was not revoked is not."""
         self._error: str | None = None if path is None else "never read"
-        self._read_at = float("inf") if path is None else float("-inf")
+        self.good_until = float("inf") if path is None else float("-inf")
+        """Until when (unix seconds) the list may be relied on, unless it is read again."""
 
     @property
     def error(self) -> str | None:
@@ -96,16 +98,16 @@ class Revocations:
     @property
     def size(self) -> int:
         """How many entries the list has."""
-        return len(self._marks)
+        return len(self.marks)
 
     def check(self, marks: frozenset[Mark], now: float) -> bool:
         """Whether one of these is revoked. IdentifyError (UNAVAILABLE) when the list cannot be relied on."""
-        if self._error is not None or now - self._read_at > self._max_age:
+        if now > self.good_until:
             detail = self._error or f"not read for more than {self._max_age:.0f} s"
             raise IdentifyError("callers cannot be identified at present", reason=ReasonCode.STALE_DIRECTORY,
                                 code=Code.UNAVAILABLE, operator=f"{self._path}: {detail}. Every call is refused until "
                                 "the list is whole; write it beside and rename it into place.")  # fmt: skip
-        return not self._marks.isdisjoint(marks)
+        return not self.marks.isdisjoint(marks)
 
     def load(self) -> None:
         """Read the file if it has changed. A failure is kept in `error` and reported, not raised."""
@@ -114,12 +116,12 @@ class Revocations:
         try:
             seen = _look(self._path)
             if seen != self._seen or self._error is not None:
-                self._marks = parse_revoked(_read(self._path))
-                self._report("revoked_loaded", f"{self._path}: {len(self._marks)} entries")
-            self._seen, self._error, self._read_at = seen, None, self._clock()
+                self.marks = parse_revoked(_read(self._path))
+                self._report("revoked_loaded", f"{self._path}: {len(self.marks)} entries")
+            self._seen, self._error, self.good_until = seen, None, self._clock() + self._max_age
         except (OSError, RevokedFormatError) as error:
             why = error.strerror or type(error).__name__ if isinstance(error, OSError) else str(error)
-            known, self._error = self._error, why
+            known, self._error, self.good_until = self._error, why, float("-inf")
             if why != known:
                 self._report("revoked_damaged", f"{self._path}: {why}")
 

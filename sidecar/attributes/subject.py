@@ -9,6 +9,7 @@
 """
 
 import math
+from collections.abc import Sequence
 from typing import Literal, NamedTuple, NoReturn, Protocol
 
 import msgspec
@@ -17,7 +18,8 @@ from sidecar.attributes.claims import Actor, Claims, Restrictions
 from sidecar.attributes.countries import UNITED_STATES
 from sidecar.attributes.coverage import WITHOUT_PRESENCE
 from sidecar.attributes.peers import Caller, Workloads
-from sidecar.attributes.tokens import TokenVerifier
+from sidecar.attributes.revoked import Mark
+from sidecar.attributes.tokens import MAX_TOKEN, Grounds, TokenVerifier, digest_of
 from sidecar.errors import Code, ConfigurationError, IdentifyError
 from sidecar.vocabulary import Authentication, CoveredPerson, Engagement, Location, Person, ReasonCode, Subject
 
@@ -37,6 +39,8 @@ MAX_KNOWN = 4096
 """Callers remembered."""
 
 _SCHEME = "bearer "
+_Key = tuple[bytes, tuple[str, ...], bytes | None]
+"""Digest of an authorization header, the peer's identities, its certificate's digest."""
 
 
 class PersonEntry(Protocol):
@@ -100,10 +104,10 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
 
 
 class _Known(NamedTuple):
-    """What was found before for this token (its claims, as the verifier keeps them) from this caller."""
+    """What was found before for a token from a peer, and what it rested on."""
 
     claims: Claims
-    caller: Caller
+    grounds: Grounds
     entry: PersonEntry | None
     identity: Identity
 
@@ -111,9 +115,10 @@ class _Known(NamedTuple):
 class Identifier:
     """Resolves callers. `people` is None where no directory is configured: then no personnel can be identified.
 
-    Whom the same token from the same peer means is remembered, and given again as the same object, while the very same
-    entry of a fresh directory stands behind it and nothing in it has ended. Whether peer and token may be believed
-    (revoked, lapsed, signed with a key that is gone) is asked each time.
+    Whom the same token from the same peer means is remembered, and given again as the same object, while everything it
+    rested on is the very same and young enough: the issuer's keys and the list of what is revoked (`Grounds`), the entry
+    of a fresh directory; and while neither the token nor anything in the entry has ended. Workloads are configured once.
+    Whoever was refused is not remembered.
     """
 
     def __init__(self, *, tokens: TokenVerifier, people: Directory | None, workloads: Workloads,
@@ -123,7 +128,8 @@ class Identifier:
                                      value=binding, fix=f"Use one of: {', '.join(BINDINGS)}")  # fmt: skip
         self._tokens, self._people, self._workloads = tokens, people, workloads
         self._binding = binding
-        self._known: dict[tuple[int, tuple[str, ...], bytes | None], _Known] = {}
+        self._known: dict[_Key, _Known] = {}
+        self._by_themselves: dict[str, Identity] = {}
 
     def relays(self, identities: tuple[str, ...], now: float) -> bool:
         """Whether a peer's word on the workload behind it is believed. IdentifyError for one that is revoked."""
@@ -135,10 +141,7 @@ class Identifier:
 
     def calling(self, identities: tuple[str, ...], now: float) -> Identity:
         """The workload at the other end, for what it does in its own name whatever it may reach. IdentifyError."""
-        caller = self._registered(identities, now)
-        subject = Subject(kind="workload", workload=caller.workload, source="configuration")
-        return Identity(subjects=(subject,), person=None, workload=caller.workload.id, own=None, expires_at=math.inf,
-                        directory=None)  # fmt: skip
+        return _itself(self._registered(identities, now))
 
     def identify(self, metadata: Metadata, identities: tuple[str, ...], certificate_sha256: bytes | None,
                  now: float, asserted: str | None = None) -> Identity:  # fmt: skip
@@ -150,36 +153,40 @@ class Identifier:
         IdentifyError: UNAUTHENTICATED (no registered peer; no, bad, lapsed or stolen token), PERMISSION_DENIED (a
         valid token of somebody unknown), UNAVAILABLE (directory, keys or revocations too old to tell).
         """
+        said = [value for name, value in metadata if name == "authorization"]
+        key = _key(said, identities, certificate_sha256) if asserted is None else None
+        known = None if key is None else self._known.get(key)
+        if known is not None and self._holds(known, now):
+            return known.identity
+        revoked = self._tokens.revoked()
         caller = self._registered(identities, now)
-        token = _bearer(metadata)
+        token = _bearer(said)
         if asserted is not None:
             return self._asserted(asserted, token, caller, now)
         if token is None:
-            return _alone(caller)
+            return self._alone(caller)
         claims = self._tokens.verify(token, now)
-        key = (id(claims), identities, certificate_sha256)
-        known = self._known.get(key)
-        if known is not None and self._holds(known, claims, caller, now):
-            return known.identity
         self._check_binding(claims, identities, certificate_sha256)
         if claims.actors:
             return self._delegated(claims, caller, now)
         subject, lapses, directory = self._principal(claims, caller, (), now)
         found = Identity(subjects=(subject,), person=subject.person.id, workload=caller.workload.id, own=_own(claims),
                          expires_at=min(claims.valid_until, lapses), directory=directory)  # fmt: skip
-        self._remember(key, claims, caller, found, now)
+        if key is not None:
+            self._remember(key, claims, revoked, found, now)
         return found
 
-    def _holds(self, known: _Known, claims: Claims, caller: Caller, now: float) -> bool:
-        if known.claims is not claims or known.caller is not caller or now >= known.identity.expires_at:
+    def _holds(self, known: _Known, now: float) -> bool:
+        """Whether finding out again, at `now`, would find the same."""
+        claims = known.claims
+        if not claims.valid_from <= now < known.identity.expires_at or not known.grounds.hold(now):
             return False
         if known.entry is None:
             return True
         people = self._people
         return people is not None and people.fresh(now) and people.person(claims.subject) is known.entry
 
-    def _remember(self, key: tuple[int, tuple[str, ...], bytes | None], claims: Claims, caller: Caller,
-                  found: Identity, now: float) -> None:  # fmt: skip
+    def _remember(self, key: _Key, claims: Claims, revoked: frozenset[Mark], found: Identity, now: float) -> None:
         entry = None if self._people is None or found.directory is None else self._people.person(claims.subject)
         if found.directory is not None and (
             entry is None or entry.revision != found.directory or entry.expires_at <= now
@@ -187,7 +194,17 @@ class Identifier:
             return  # the directory has just changed, or something in the entry has lapsed: its cap counts from each call
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[key] = _Known(claims, caller, entry, found)
+        self._known[key] = _Known(claims, self._tokens.grounds(claims, revoked), entry, found)
+
+    def _alone(self, caller: Caller) -> Identity:
+        """A workload in its own name: the same object for the same caller, since it rests on the configuration alone."""
+        if not caller.acts_alone:
+            _refuse("a token is needed: this workload does not act alone")
+        name = caller.workload.id or ""
+        found = self._by_themselves.get(name)
+        if found is None:
+            found = self._by_themselves[name] = _itself(caller)
+        return found
 
     def _registered(self, identities: tuple[str, ...], now: float) -> Caller:
         caller = self._workloads.of(identities)
@@ -301,23 +318,25 @@ def _region(country: str) -> str:
     return "US" if country in UNITED_STATES else country
 
 
-def _bearer(metadata: Metadata) -> str | None:
-    found: str | bytes | None = None
-    for key, value in metadata:
-        if key == "authorization":
-            if found is not None:
-                _refuse("more than one authorization header")
-            found = value
-    if found is None:
+def _bearer(said: Sequence[str | bytes]) -> str | None:
+    if len(said) > 1:
+        _refuse("more than one authorization header")
+    if not said:
         return None
+    (found,) = said
     if isinstance(found, bytes) or found[: len(_SCHEME)].lower() != _SCHEME:
         _refuse("the authorization header holds no bearer token")
     return found[len(_SCHEME) :]
 
 
-def _alone(caller: Caller) -> Identity:
-    if not caller.acts_alone:
-        _refuse("a token is needed: this workload does not act alone")
+def _key(said: Sequence[str | bytes], identities: tuple[str, ...], certificate_sha256: bytes | None) -> _Key | None:
+    if len(said) != 1 or isinstance(said[0], bytes) or len(said[0]) > len(_SCHEME) + MAX_TOKEN:
+        return None
+    digest = digest_of(said[0])
+    return None if digest is None else (digest, identities, certificate_sha256)
+
+
+def _itself(caller: Caller) -> Identity:
     subject = Subject(kind="workload", workload=caller.workload, source="configuration")
     return Identity(subjects=(subject,), person=None, workload=caller.workload.id, own=None, expires_at=math.inf,
                     directory=None)  # fmt: skip

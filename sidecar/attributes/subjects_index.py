@@ -85,7 +85,7 @@ class SubjectIndex:
     @property
     def revision(self) -> str:
         """SHA-256 (hex) of the content, key included: it differs from build to build."""
-        return self._file.revision
+        return self._file.latest.revision
 
     @property
     def error(self) -> str | None:

@@ -49,6 +49,28 @@ class _Kept(msgspec.Struct, frozen=True):
     key: BoundKey
 
 
+class Grounds(msgspec.Struct, frozen=True):
+    """What a verified token rested on besides its own times: the issuer's keys, and the list of what is revoked.
+
+    To be taken before the token is verified, since the list is read in another thread.
+    """
+
+    revocations: Revocations
+    revoked: frozenset[Mark]
+    ring: KeyRing
+    keys: Mapping[str, BoundKey]
+
+    def hold(self, now: float) -> bool:
+        """Whether verifying again at `now` (unix seconds) would rest on the very same, still young enough."""
+        revocations, ring = self.revocations, self.ring
+        return (
+            revocations.marks is self.revoked
+            and now <= revocations.good_until
+            and ring.keys is self.keys
+            and now <= ring.good_until
+        )
+
+
 class TokenVerifier:
     """Verifies tokens of several issuers.
 
@@ -79,9 +101,9 @@ class TokenVerifier:
         """
         if len(token) > self._max_token:
             _refuse(f"the token is longer than {self._max_token} bytes")
-        if not token.isascii():
+        digest = digest_of(token)
+        if digest is None:
             _refuse("the token is no compact JWS")
-        digest = hashlib.sha256(token.encode()).digest()
         kept = self._kept.get(digest)
         if kept is None or not kept.ring.holds(kept.key):
             kept = self._first(token, digest, now)
@@ -93,6 +115,15 @@ class TokenVerifier:
         if self._revocations.check(claims.marks, now):
             _refuse("the token is revoked")
         return claims
+
+    def revoked(self) -> frozenset[Mark]:
+        """The list of what is revoked, as it is now; for `grounds`."""
+        return self._revocations.marks
+
+    def grounds(self, claims: Claims, revoked: frozenset[Mark]) -> Grounds:
+        """What `verify` found these claims on. `revoked`: the list as it was before."""
+        ring = self._rings[claims.issuer.issuer]
+        return Grounds(self._revocations, revoked, ring, ring.keys)
 
     def check_workload(self, marks: frozenset[Mark], now: float) -> None:
         """IdentifyError when the calling workload is revoked, or the list cannot tell."""
@@ -154,6 +185,11 @@ class TokenVerifier:
             raise TokenError("the token's signature is not valid") from None
         claims = read_claims(payload, issuer=issuer, issuers=self._issuers, now=now, leeway=self._leeway)
         return _Kept(claims, ring, key)
+
+
+def digest_of(token: str) -> bytes | None:
+    """SHA-256 of a token, under which it is remembered; the token itself is not. None where it can be no JWS."""
+    return hashlib.sha256(token.encode()).digest() if token.isascii() else None
 
 
 def _check(issuers: Sequence[Issuer], known: Mapping[str, Issuer], rings: Mapping[str, KeyRing], leeway: float) -> None:

@@ -54,8 +54,11 @@ def run_sidecar(
     ] = None,
 ) -> None:
     """Run the sidecar until it is told to stop. With several workers, SIGHUP reads the settings again."""
-    from sidecar.settings.loader import load
+    from sidecar.enforcement.transport import choose_polling
+    from sidecar.settings.loader import environment, load
     from sidecar.settings.sidecar import SidecarSettings
+
+    choose_polling(environment())  # before gRPC is imported; the processes that this one starts have it from here
 
     def read() -> SidecarSettings:
         found = load(config, SidecarSettings)
@@ -65,7 +68,7 @@ def run_sidecar(
     if host == "envoy":
         from sidecar.main.hosted import run as run_hosted
 
-        run_hosted(settings)
+        run_hosted(settings, read)
     elif settings.workers > 1:
         from sidecar.main.workers import run as run_workers
 

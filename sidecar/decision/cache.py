@@ -84,10 +84,12 @@ class DecisionCache:
 
     def get(self, canonical: bytes, revisions: Revisions) -> Decision | None:
         """The decision on an equal question, while it lives."""
-        entry = self._entries.get(_digest(canonical))
-        if entry is not None and entry.expires > self._clock() and entry.revisions == revisions:
-            self.hits += 1
-            return entry.decision
+        entry = self._entries.get(getattr(canonical, "digest", None) or _digest(canonical))
+        if entry is not None:
+            expires, under, decision = entry
+            if expires > self._clock() and under == revisions:
+                self.hits += 1
+                return decision
         self.misses += 1
         return None
 

@@ -1,5 +1,7 @@
 """The decision document an engine returns, checked and typed."""
 
+from typing import Final
+
 import msgspec
 
 from sidecar.errors import DecideError
@@ -25,6 +27,42 @@ class _RawDecision(Document, frozen=True, kw_only=True):
 
 
 _REASON_CODES = frozenset(ReasonCode)
+_decode = msgspec.json.Decoder().decode
+_MOST_KEPT: Final = 1024
+_MOST_BYTES: Final = 8 << 10
+
+
+class Decisions:
+    """Decisions from the bytes of decision documents; equal bytes give the same object while they are remembered.
+
+    What follows from a decision is worked out once for each object (`enforcement.prepared`), so an engine that is asked
+    anew and answers the same costs that once. A decision follows from the bytes alone, hence nothing remembered can be
+    out of date; it goes when the memory is full. Answers above 8 KiB, and those that are no decision, are not kept.
+    """
+
+    __slots__ = ("_kept",)
+
+    def __init__(self) -> None:
+        self._kept: dict[bytes, Decision] = {}
+
+    def __len__(self) -> int:
+        return len(self._kept)
+
+    def of(self, answer: bytes) -> Decision:
+        """The decision that this JSON document is. Raises as `parse_decision`."""
+        known = self._kept.get(answer)
+        if known is not None:
+            return known
+        try:
+            document = _decode(answer)
+        except (msgspec.DecodeError, UnicodeDecodeError) as error:
+            raise _ill_typed(str(error)) from None
+        decision = parse_decision(document)
+        if len(answer) <= _MOST_BYTES:
+            if len(self._kept) >= _MOST_KEPT:
+                self._kept.clear()
+            self._kept[answer] = decision
+        return decision
 
 
 def parse_decision(document: object) -> Decision:

@@ -12,11 +12,9 @@ from contextlib import contextmanager
 from functools import partial
 from typing import Final
 
-import msgspec
-
 from sidecar import _native
 from sidecar.decision.bundle import ENTRYPOINT, Bundle
-from sidecar.decision.document import parse_decision
+from sidecar.decision.document import Decisions
 from sidecar.decision.engines import Evaluate, TestResult
 from sidecar.decision.guard import nullable_leaves
 from sidecar.errors import ConfigurationError, DecideError
@@ -43,8 +41,6 @@ MEMORY_BYTES: Final = 64 << 20
 Offload = Callable[[Callable[[bytes], bytes], bytes], Awaitable[bytes]]
 """Calls a function with its argument somewhere else than on the event loop."""
 
-_decode = msgspec.json.Decoder().decode
-
 
 class _Lane:
     """Threads for some of the calls that are off the loop."""
@@ -69,6 +65,7 @@ class EmbeddedEngine:
         self._engine = engine
         self._clock = clock
         self._offload = offload
+        self._decisions = Decisions()
         self._away = 0
         self._slow: dict[str | None, int] = {}
         """Whose last decision was slow, and how many more of theirs stay in the slow lane."""
@@ -82,7 +79,7 @@ class EmbeddedEngine:
         who = request.subject.person.id or request.subject.workload.id  # whom to keep apart: the answer is to the bytes
         away = self._away or who in self._slow
         answer = await self._elsewhere(canonical, who) if away else self._timed(who, canonical)
-        return parse_decision(_decode(answer))
+        return self._decisions.of(answer)
 
     def _timed(self, who: str | None, canonical: bytes) -> bytes:
         start = self._clock()
@@ -114,13 +111,18 @@ class EmbeddedEngine:
 
 
 class EmbeddedMaker:
-    """Compiles bundles for this process: an `EngineMaker`. `deadline_seconds` and `memory` (bytes) bound a decision."""
+    """Compiles bundles for this process: an `EngineMaker`. `deadline_seconds` and `memory` (bytes) bound a decision.
+
+    The engine has two evaluators: the plan that answers, and the interpreter that runs tests. `compared`: on trial, each
+    document is put to both, so that no bundle comes into force on which they were seen to differ.
+    """
 
     name = "embedded"
 
-    def __init__(self, deadline_seconds: float, memory: int = MEMORY_BYTES) -> None:
+    def __init__(self, deadline_seconds: float, memory: int = MEMORY_BYTES, *, compared: bool = True) -> None:
         self._deadline = deadline_seconds
         self._memory = memory
+        self._compared = compared
 
     def run_tests(self, bundle: Bundle) -> tuple[TestResult, ...]:
         """Every test rule, in this process. ConfigurationError when the policies or tests do not load."""
@@ -132,17 +134,26 @@ class EmbeddedMaker:
 
     @contextmanager
     def trial(self, bundle: Bundle) -> Iterator[Evaluate]:
-        """The bundle, to be tried with time to spare."""
-        yield self._compiled(bundle, bundle.modules, _TRIAL_SECONDS).evaluate_json
+        """The bundle, to be tried with time to spare. `Evaluate` raises ConfigurationError where its evaluators differ."""
+        answering = self._compiled(bundle, bundle.modules, _TRIAL_SECONDS)
+        if not (self._compared and answering.planned):
+            yield answering.evaluate_json
+            return
+        other = self._compiled(bundle, bundle.modules, _TRIAL_SECONDS, interpreted=True)
+        yield partial(agreed, answering.evaluate_json, other.evaluate_json)
 
     def make(self, bundle: Bundle) -> EmbeddedEngine:
         """The bundle without its tests: each module costs time in every decision."""
         return EmbeddedEngine(self._compiled(bundle, bundle.modules, self._deadline))
 
-    def _compiled(self, bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float) -> _native.Engine:
-        leaves = nullable_leaves()
+    def _compiled(
+        self, bundle: Bundle, modules: tuple[tuple[str, str], ...], deadline: float, *, interpreted: bool = False
+    ) -> _native.Engine:
+        leaves, memory = nullable_leaves(), self._memory
         try:
-            return _native.Engine(modules, bundle.data, ENTRYPOINT, deadline, leaves, memory_bytes=self._memory)
+            return _native.Engine(
+                modules, bundle.data, ENTRYPOINT, deadline, leaves, memory_bytes=memory, interpreted=interpreted
+            )
         except _native.LoadError as error:
             lines = str(error).splitlines()
             more = [f"and {len(lines) - _SHOWN} more"] if len(lines) > _SHOWN else []
@@ -150,6 +161,39 @@ class EmbeddedMaker:
                 "the policies do not load: " + "; ".join(lines[:_SHOWN] + more),
                 fix="Mend the lines named; docs/adr/0003-policy-layout.md says what the engine accepts and why",
             ) from None
+
+
+def agreed(plan: Evaluate, interpreter: Evaluate, canonical: bytes) -> bytes:
+    """The plan's answer, if the interpreter's is the same. Raises what the plan raises, and ConfigurationError.
+
+    Where the interpreter fails it says nothing about the answer: it also evaluates rules that nobody asked for.
+    """
+    there: bytes | None
+    try:
+        there = interpreter(canonical)
+    except _native.Undefined:
+        there = None
+    except (_native.EvaluationError, ValueError):
+        return plan(canonical)
+    here: bytes | None
+    try:
+        here = plan(canonical)
+    except (_native.DeadlineExceeded, _native.MemoryExceeded):
+        raise
+    except _native.EvaluationError as error:
+        if there is None:
+            raise
+        raise _differ(canonical, str(error)) from None
+    if here != there:
+        raise _differ(canonical, "undefined" if there is None else "another value")
+    return here
+
+
+def _differ(canonical: bytes, how: str) -> ConfigurationError:
+    return ConfigurationError(
+        f"the engine's two evaluators differ on a document: {how}", value=canonical.decode(errors="replace"),
+        fix="Report it, and write the rule in another way.",
+    )  # fmt: skip
 
 
 def _evaluate(engine: _native.Engine, canonical: bytes) -> bytes:

@@ -21,7 +21,7 @@ from opa_client.opa_async import AsyncOpaClient
 
 from sidecar import _native
 from sidecar.decision.bundle import Bundle
-from sidecar.decision.document import parse_decision
+from sidecar.decision.document import Decisions
 from sidecar.decision.embedded import EmbeddedMaker
 from sidecar.decision.engines import Evaluate, TestResult
 from sidecar.decision.opa_http import (
@@ -133,6 +133,7 @@ class OpaEngine:
         """`stop` blocks; it ends what was started for this engine alone."""
         self._client, self._revision, self._deadline, self._stop = client, revision, deadline_seconds, stop
         self._under_way = UnderWay()
+        self._decisions = Decisions()
 
     async def decide(self, request: AccessRequest, canonical: bytes) -> Decision:
         """Decide on the canonical bytes, which are what is sent and recorded.
@@ -150,7 +151,7 @@ class OpaEngine:
                 raise no_answer(late) from None
             except Exception as error:  # noqa: BLE001 - whatever the client raises, there is no answer
                 raise no_answer(f"OPA gave no answer: {type(error).__name__}: {str(error)[:400]}") from None
-            return parse_decision(answer.decision(self._revision))
+            return self._decisions.of(answer.decision(self._revision))
 
     async def close(self) -> None:
         """Let those under way end, then end connection and server. Idempotent."""
@@ -270,7 +271,7 @@ def _standing_in() -> Iterator[None]:
 
 def _tried(client: BlockingClient, canonical: bytes, revision: str) -> bytes:
     try:
-        return msgspec.json.encode(client.decide(canonical).decision(revision))
+        return client.decide(canonical).decision(revision)
     except Late:
         raise _native.DeadlineExceeded("OPA took too long") from None
     except OSError as error:

@@ -57,7 +57,7 @@ class _Provenance(msgspec.Struct, frozen=True):
 class Answer(msgspec.Struct, frozen=True):
     """What counts of an answer's body."""
 
-    result: object = msgspec.UNSET
+    result: msgspec.Raw | msgspec.UnsetType = msgspec.UNSET
     provenance: _Provenance = _Provenance()
 
     @property
@@ -66,13 +66,13 @@ class Answer(msgspec.Struct, frozen=True):
         held = list(self.provenance.bundles.values())
         return held[0].revision if len(held) == 1 else ""
 
-    def decision(self, revision: str) -> object:
-        """The decision document, if it comes from this bundle. Superseded, DecideError."""
+    def decision(self, revision: str) -> bytes:
+        """The decision document as JSON, if it comes from this bundle. Superseded, DecideError."""
         if self.revision != revision:
             raise Superseded(self.revision, revision)
         if self.result is msgspec.UNSET:
             raise no_answer("the entrypoint is undefined for this input: give the decision rule a default")
-        return self.result
+        return bytes(self.result)
 
 
 read_answer: Final = msgspec.json.Decoder(Answer).decode

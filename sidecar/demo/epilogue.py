@@ -22,7 +22,7 @@ from sidecar.tlog.checkpoint import Checkpoint
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.merkle import Digest, verify_consistency
 
-DELIVERY_SECONDS = 20.0
+DELIVERY_SECONDS = 60.0
 
 
 class EpilogueError(Exception):

@@ -10,7 +10,6 @@ served is not advertised (`docs/authzen.md`).
 * `X-Request-ID` comes back as it was sent; one that is too long or not printable is refused.
 """
 
-import asyncio
 import re
 from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import dataclass
@@ -18,7 +17,16 @@ from typing import Final as Constant
 
 from sidecar.doors.authzen_evaluation import Answer, Asker, Evaluator
 from sidecar.doors.authzen_http import TEXT, HttpHead, HttpResponse
-from sidecar.doors.authzen_json import Json, JsonObject, MalformedError, parse, question, text, written
+from sidecar.doors.authzen_json import (
+    Json,
+    JsonObject,
+    MalformedError,
+    Question,
+    parse,
+    question,
+    text,
+    written,
+)
 from sidecar.doors.authzen_outcome import Outcomes
 from sidecar.doors.authzen_requests import CAPABILITY, PATH, ProblemError, Reply, Requests
 from sidecar.doors.authzen_search import Searches
@@ -176,22 +184,14 @@ class AuthZen:
             raise MalformedError(f"evaluations has more than {MAX_ITEMS} items")
         stop = _stop(said)
         answers: list[Answer] = []
-        # In their order where one of them may end it; otherwise some at once, which then share a sync of the disk.
+        # In their order where one of them may end it; otherwise some at once, which then share a write to the disk.
         step = _AT_ONCE if stop is None else 1
         for at in range(0, len(items), step):
-            answers += await asyncio.gather(*(self._item(asker, one, said) for one in items[at : at + step]))
+            asked = [_item(one, said) for one in items[at : at + step]]
+            answers += await self._parts.evaluator.several(asker, asked)
             if stop is not None and answers[-1].decision is stop:
                 break
         return HttpResponse(status=200, body=written({"evaluations": [one.document() for one in answers]}))
-
-    async def _item(self, asker: Asker, item: Json, defaults: JsonObject) -> Answer:
-        if not isinstance(item, dict):
-            return await self._parts.evaluator.malformed(asker, "an item is not an object")
-        try:
-            asked = question(item, defaults)
-        except MalformedError as error:
-            return await self._parts.evaluator.malformed(asker, str(error))
-        return await self._parts.evaluator.evaluate(asker, asked)
 
     async def _actions(self, asker: Asker, said: JsonObject) -> HttpResponse:
         return _found(await self._parts.searches.actions(asker, said))
@@ -201,6 +201,15 @@ class AuthZen:
 
     async def _outcome(self, asker: Asker, said: JsonObject) -> HttpResponse:
         return _found(await self._parts.outcomes.report(asker, said))
+
+
+def _item(item: Json, defaults: JsonObject) -> Question | MalformedError:
+    if not isinstance(item, dict):
+        return MalformedError("an item is not an object")
+    try:
+        return question(item, defaults)
+    except MalformedError as error:
+        return error
 
 
 def _stop(said: JsonObject) -> bool | None:

@@ -8,10 +8,11 @@
 * A deny is a decision; what could not be decided or recorded is an error, and nothing is permitted by it.
 """
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from datetime import UTC, datetime
-from functools import lru_cache
+from functools import lru_cache, partial
 from time import monotonic
 from typing import Final as Constant
 
@@ -23,6 +24,8 @@ from sidecar.enforcement.circumstances import EXCEPTION, JUSTIFICATION, PURPOSE,
 from sidecar.enforcement.declarations import AUTHZEN
 from sidecar.enforcement.inquiry import EntityInquiry, Permit
 from sidecar.enforcement.pipeline import EnforcementPoint
+from sidecar.enforcement.together import Party, Work, side_by_side, withdraw
+from sidecar.enforcement.together import Question as Together
 from sidecar.errors import Code, DescribeError, IdentifyError, InterceptError, StageError
 from sidecar.vocabulary import ReasonCode
 
@@ -115,6 +118,55 @@ class Evaluator:
             await inquiry.gone(_GONE)
             raise
         return self._refused(asker, asked, found, inquiry.call_id, described)
+
+    async def several(self, asker: Asker, asked: Sequence[Question | MalformedError]) -> list[Answer]:
+        """As `evaluate`, of questions that come in one request: what they share is done once (`enforcement.together`).
+
+        An error stands for what is no question.
+        """
+        found, apart = list[Answer | None]([None] * len(asked)), list[Work]()
+        together: list[tuple[int, Question, Together]] = []
+
+        async def alone(at: int, one: Question | MalformedError) -> None:
+            if isinstance(one, MalformedError):
+                found[at] = await self.malformed(asker, str(one))
+            else:
+                found[at] = await self.evaluate(asker, one)
+
+        for at, one in enumerate(asked):
+            question = None if isinstance(one, MalformedError) else self._together(asker, one)
+            if question is None or isinstance(one, MalformedError):
+                apart.append(partial(alone, at, one))
+            else:
+                together.append((at, one, question))
+        try:
+            await self._point.ask_together([question for _, _, question in together], Party())
+            for at, one, question in together:
+                found[at] = await self._said(asker, one, question)
+        except BaseException:
+            for _, _, question in together:
+                with suppress(StageError):
+                    self._waiting.take(question.inquiry.call_id, self._point.workload(asker.peer))
+            await withdraw([question for _, _, question in together], _GONE)
+            raise
+        await side_by_side(apart)
+        return [one for one in found if one is not None]
+
+    def _together(self, asker: Asker, asked: Question) -> Together | None:
+        """The question, to be answered with others; None where something is wrong with it, which `evaluate` records."""
+        try:
+            call, described = called(asker, asked, "evaluation"), described_by(self._entities, asked)
+        except (MalformedError, StageError):
+            return None
+        return Together(self._point.inquire_entity(call), described, (asked.resource.id,))
+
+    async def _said(self, asker: Asker, asked: Question, question: Together) -> Answer:
+        inquiry, told = question.inquiry, question.told
+        if isinstance(told, Permit):
+            return await self._permitted(asker, asked, inquiry, told)
+        if isinstance(told, Final):
+            return self._refused(asker, asked, told, inquiry.call_id, question.described)
+        raise told or RuntimeError("a question was left without an answer")
 
     async def malformed(self, asker: Asker, why: str) -> Answer:
         """Refuse what is no question; recorded in the name of the workload that sent it."""

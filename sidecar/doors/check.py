@@ -9,18 +9,17 @@ calls to the one carries them to the other. Nothing is decided here:
 """
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from dataclasses import replace
 from functools import partial
-from typing import Any
-
-from google.protobuf.message import Message
 
 from sidecar.api.v1 import decision_point_pb2 as pb
 from sidecar.attributes.entities import Entities
-from sidecar.doors import check_answers as answered
+from sidecar.doors import check_answers as answers
 from sidecar.doors import check_questions as questions
-from sidecar.doors.check_inquiries import Inquiries, Party
+from sidecar.doors.check_answers import Answered
+from sidecar.doors.check_batch import Batch
+from sidecar.doors.check_inquiries import Inquiries
 from sidecar.doors.check_reports import Reports
 from sidecar.doors.check_stream import relayed
 from sidecar.doors.waiting import Waiting
@@ -35,11 +34,9 @@ METHODS = {"Check": "unary", "BatchCheck": "unary", "CheckStream": "stream", "Re
 ENVELOPE = 64 * 1024
 """Bytes by which a request may be larger than the message it asks about: token, circumstances, ids."""
 FAILED = Final(code=Code.UNAVAILABLE, message="the sidecar could not handle the question", retry_after=1.0)
-_AT_ONCE = 16
-"""Questions of a batch that are under way together: they share a sync of the disk, and others are served between.
-
-Half of what the embedded engine lets wait for its threads (`decision.embedded`): a batch alone never fills them, so a slow
-policy refuses none of its own questions."""
+_AT_ONCE = 64
+"""Questions of a batch that are under way together: they share a write and a sync of the disk, and others are served
+between."""
 
 
 class DecisionApi:
@@ -66,11 +63,12 @@ class DecisionApi:
             owner = self._owner(call)
             match call.method.rpartition("/")[2]:
                 case "Check":
-                    return _reply(await self._check(call, questions.read(pb.CheckRequest, request), owner))
+                    return _reply((await self._check(call, questions.read(pb.CheckRequest, request), owner)).data)
                 case "BatchCheck":
                     return _reply(await self._batch(call, questions.read(pb.BatchCheckRequest, request), owner))
                 case "ReportOutcome":
-                    return _reply(await self._report(questions.read(pb.ReportOutcomeRequest, request), owner))
+                    reported = await self._report(questions.read(pb.ReportOutcomeRequest, request), owner)
+                    return _reply(reported.SerializeToString())
                 case _:
                     raise _unknown()
         except StageError as error:
@@ -88,7 +86,7 @@ class DecisionApi:
             if self.kind(call.method) != "stream":
                 raise _unknown()
 
-            async def each(asked: pb.CheckStreamRequest) -> pb.CheckStreamResponse:
+            async def each(asked: pb.CheckStreamRequest) -> bytes:
                 return await self._streamed(call, asked, owner)
 
             read = (questions.read(pb.CheckStreamRequest, data) async for data in requests)
@@ -102,7 +100,7 @@ class DecisionApi:
 
     # -- the four ----------------------------------------------------------------------------------------------------
 
-    async def _check(self, call: Call, request: pb.CheckRequest, owner: str) -> pb.CheckResponse:
+    async def _check(self, call: Call, request: pb.CheckRequest, owner: str) -> Answered:
         one = questions.asked(request.question)
         if one.call_id:
             if request.HasField("subject") or request.HasField("context"):
@@ -110,24 +108,17 @@ class DecisionApi:
             return await self._inquiries.further(call, one, owner)
         return await self._inquiries.first(questions.on_behalf(call, request.subject, request.context), one, owner)
 
-    async def _batch(self, call: Call, request: pb.BatchCheckRequest, owner: str) -> pb.BatchCheckResponse:
-        questions.named(request.items)
+    async def _batch(self, call: Call, request: pb.BatchCheckRequest, owner: str) -> bytes:
+        names = questions.named(request.items)
         call = questions.on_behalf(call, request.subject, request.context)
-        party, answers = Party(), list[pb.CheckResponse]()
+        batch = Batch(self._inquiries, call, owner, self._failed)
         try:
             for at in range(0, len(request.items), _AT_ONCE):
-                part = request.items[at : at + _AT_ONCE]
-                items = (self._by_itself(call, partial(self._item, call, one.question, owner, party)) for one in part)
-                await _together(items, answers)
+                await batch.answer(request.items[at : at + _AT_ONCE])
         except BaseException as error:
-            await self._withdraw(answers, given_up(call, error), owner)
+            await self._withdraw(batch.answered, given_up(call, error), owner)
             raise
-        results = [pb.BatchResult(id=item.id, response=one)
-                   for item, one in zip(request.items, answers, strict=True)]  # fmt: skip
-        return pb.BatchCheckResponse(results=results)
-
-    async def _item(self, call: Call, question: pb.Question, owner: str, party: Party) -> pb.CheckResponse:
-        return await self._inquiries.first(call, questions.asked_anew(question), owner, party)
+        return answers.batch(zip(names, batch.answered, strict=True))
 
     async def _report(self, request: pb.ReportOutcomeRequest, owner: str) -> pb.ReportOutcomeResponse:
         if not 1 <= len(request.outcomes) <= questions.MOST_ITEMS:
@@ -138,16 +129,16 @@ class DecisionApi:
             results += await asyncio.gather(*(self._reports.take(one, owner) for one in part))
         return pb.ReportOutcomeResponse(results=results)
 
-    async def _streamed(self, call: Call, asked: pb.CheckStreamRequest, owner: str) -> pb.CheckStreamResponse:
+    async def _streamed(self, call: Call, asked: pb.CheckStreamRequest, owner: str) -> bytes:
         match asked.WhichOneof("kind"):
             case "check":
                 found = await self._by_itself(call, partial(self._check, call, asked.check, owner))
-                return pb.CheckStreamResponse(id=asked.id, check=found)
             case "report":
-                return pb.CheckStreamResponse(id=asked.id, reported=await self._reports.take(asked.report, owner))
+                reported = await self._reports.take(asked.report, owner)
+                return pb.CheckStreamResponse(id=asked.id, reported=reported).SerializeToString()
             case _:
                 found = await self._inquiries.misused(call, InterceptError("neither a question nor a report"))
-                return pb.CheckStreamResponse(id=asked.id, check=found)
+        return answers.streamed(asked.id, found)
 
     # -- what goes wrong ---------------------------------------------------------------------------------------------
 
@@ -156,36 +147,26 @@ class DecisionApi:
         questions.undisturbed(call)
         return owner
 
-    async def _by_itself(self, call: Call, asking: Callable[[], Awaitable[pb.CheckResponse]]) -> pb.CheckResponse:
+    async def _by_itself(self, call: Call, asking: Callable[[], Awaitable[Answered]]) -> Answered:
         """One of several questions: what goes wrong with it is its own."""
         try:
             return await asking()
         except InterceptError as error:
             return await self._inquiries.misused(call, error)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
-            self._log.error("unexpected failure; the question was refused", stage="intercept", method=call.method,
-                            failure=type(error).__name__)  # fmt: skip
-            return answered.refused(FAILED, "")
+            return self._failed(call, error)
+
+    def _failed(self, call: Call, error: Exception) -> Answered:
+        self._log.error("unexpected failure; the question was refused", stage="intercept", method=call.method,
+                        failure=type(error).__name__)  # fmt: skip
+        return answers.refused(FAILED, "")
 
     async def _misused(self, call: Call, error: StageError) -> Final:
         return await self._point.inquire_entity(replace(call, metadata=())).misused(error)
 
-    async def _withdraw(self, answers: Sequence[pb.CheckResponse], final: Final, owner: str) -> None:
+    async def _withdraw(self, answered: Sequence[Answered], final: Final, owner: str) -> None:
         """The caller was not told of these permits."""
-        await asyncio.gather(*(self._inquiries.withdraw(one, final, owner) for one in answers))
-
-
-async def _together(items: Iterable[Coroutine[Any, Any, pb.CheckResponse]], answers: list[pb.CheckResponse]) -> None:
-    """Answer these side by side. When this ends, however it ends, `answers` has what was answered, and none goes on."""
-    tasks = [asyncio.ensure_future(one) for one in items]
-    try:
-        answers += await asyncio.gather(*tasks)
-    except BaseException:
-        for task in tasks:
-            task.cancel()
-        found = await asyncio.gather(*tasks, return_exceptions=True)
-        answers += [one for one in found if isinstance(one, pb.CheckResponse)]
-        raise
+        await asyncio.gather(*(self._inquiries.withdraw(one, final, owner) for one in answered))
 
 
 async def _distinct(asked: AsyncIterator[pb.CheckStreamRequest]) -> AsyncIterator[pb.CheckStreamRequest]:
@@ -194,8 +175,8 @@ async def _distinct(asked: AsyncIterator[pb.CheckStreamRequest]) -> AsyncIterato
         yield one
 
 
-def _reply(message: Message) -> Reply:
-    return Reply(message=message.SerializeToString(), headers=(), final=OK)
+def _reply(message: bytes) -> Reply:
+    return Reply(message=message, headers=(), final=OK)
 
 
 def _unknown() -> InterceptError:

@@ -1,7 +1,15 @@
-"""What a decision looks like to a caller of the decision API."""
+"""What a decision looks like to a caller of the decision API: messages, encoded as they leave.
 
-from collections.abc import Mapping
+An answer is bytes from here on. A batch's or a stream's answer holds it as it is, since in the wire format a message
+stands in another as its bytes and their number (protobuf, "Encoding", "Submessages").
+"""
+
+from collections.abc import Iterable, Mapping
 from math import floor
+from typing import NamedTuple
+
+from google.protobuf.message import Message
+from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.api.v1 import decision_point_pb2 as pb
 from sidecar.enforcement.call import Final
@@ -18,47 +26,85 @@ Obligations = tuple[Mapping[str, object], ...]
 _MET_HERE = frozenset({"require_durability"})
 
 
+class Answered(NamedTuple):
+    """The answer to one question: a `CheckResponse`, encoded. `call_id` is empty where no call came of it."""
+
+    call_id: str
+    data: bytes
+
+
+class Shown(NamedTuple):
+    """What is said of a message beside the permit. `forward`, `release`: other bytes than were sent; None: those sent."""
+
+    forward: bytes | None = None
+    release: bytes | None = None
+    withheld: bool = False
+
+
+AS_SENT = Shown()
+
+
+class _Begun(NamedTuple):
+    """An answer without what a call brings, which is overwritten call after call, and its two instants."""
+
+    obligations: Obligations
+    response: pb.CheckResponse
+    expires_at: Timestamp
+    report_by: Timestamp
+    drops: bool
+
+
 class Permits:
-    """Renders permits. What is the same for the same obligations is made once and copied."""
+    """Renders permits. What is the same for the same obligations is made once. One event loop."""
 
     def __init__(self) -> None:
-        self._made: dict[int, tuple[Obligations, pb.CheckResponse]] = {}
+        self._made: dict[int, _Begun] = {}
 
-    def rendered(self, permit: Permit, *, of_method: bool, checked: bool, report_by: float) -> pb.CheckResponse:
+    def rendered(
+        self, permit: Permit, *, of_method: bool, checked: bool, report_by: float, shown: Shown = AS_SENT
+    ) -> Answered:
         """A permit. EnforceError for an obligation that the API has no words for.
 
         `checked` methods have their answers filtered here: nothing is left for the caller to do.
         """
+        begun = self._begun(() if of_method and checked else permit.obligations)
+        begun.response.call_id = permit.call_id
+        _until(begun.report_by, report_by)
+        if permit.expires_at < report_by:
+            _until(begun.expires_at, permit.expires_at)
+        else:
+            begun.expires_at.CopyFrom(begun.report_by)
+        if not of_method and not begun.drops:
+            return Answered(permit.call_id, begun.response.SerializeToString())
         found = pb.CheckResponse()
-        found.MergeFrom(self._begun(() if of_method and checked else permit.obligations))
-        found.call_id = permit.call_id
+        found.CopyFrom(begun.response)
+        if of_method:
+            _of_method(found, permit, shown)
         if permit.dropped:
             for one in found.obligations:
                 if one.HasField("drop_records"):
                     one.drop_records.ids.extend(permit.dropped.get(_WORDS[one.drop_records.subjects], ()))
-        if of_method:
-            for key, value in permit.metadata:
-                if isinstance(value, str) and (key == "traceparent" or key.startswith(OWN)):
-                    found.metadata[key] = value
-        _until(found.report_by, report_by)
-        _until(found.expires_at, min(permit.expires_at, report_by))
-        return found
+        return Answered(permit.call_id, found.SerializeToString())
 
-    def _begun(self, obligations: Obligations) -> pb.CheckResponse:
+    def _begun(self, obligations: Obligations) -> _Begun:
         made = self._made.get(id(obligations))
-        if made is not None and made[0] is obligations:
-            return made[1]
+        if made is not None and made.obligations is obligations:
+            return made
         response = pb.CheckResponse(
             decision=pb.DECISION_PERMIT,
             obligations=[_obligation(one) for one in obligations if one["id"] not in _MET_HERE],
         )
+        drops = any(one.HasField("drop_records") for one in response.obligations)
         if len(self._made) >= _MOST_MADE:
             self._made.clear()
-        self._made[id(obligations)] = (obligations, response)  # holding them keeps their id from being given to others
-        return response
+        # Holding the obligations keeps their id from being given to others.
+        made = self._made[id(obligations)] = _Begun(
+            obligations, response, response.expires_at, response.report_by, drops
+        )
+        return made
 
 
-def refused(final: Final, call_id: str) -> pb.CheckResponse:
+def refused(final: Final, call_id: str) -> Answered:
     """A deny, or that nothing could be decided or recorded now."""
     undecided = final.code in _UNDECIDED
     found = pb.CheckResponse(
@@ -71,7 +117,53 @@ def refused(final: Final, call_id: str) -> pb.CheckResponse:
         found.policy_revision = said.get("policy_revision", "")
     if final.retry_after is not None:
         found.retry_after.FromMilliseconds(round(final.retry_after * 1000))
-    return found
+    return Answered(call_id, found.SerializeToString())
+
+
+def batch(answers: Iterable[tuple[str, Answered]]) -> bytes:
+    """A `BatchCheckResponse`, encoded: the answer to each item, by the caller's id of it."""
+    return b"".join([
+        _part(_RESULTS, _part(_ITEM, name.encode()) + _part(_RESPONSE, answered.data)) for name, answered in answers
+    ])  # fmt: skip
+
+
+def streamed(name: str, answered: Answered) -> bytes:
+    """A `CheckStreamResponse` to a question, encoded."""
+    return _part(_ASKED, name.encode()) + _part(_CHECK, answered.data)
+
+
+def _tag(kind: type[Message], field: str) -> bytes:
+    """What stands before a field of bytes: its number, and that a length follows."""
+    found = kind.DESCRIPTOR.fields_by_name[field].number << 3 | 2
+    return bytes((found,))
+
+
+_RESULTS = _tag(pb.BatchCheckResponse, "results")
+_ITEM, _RESPONSE = _tag(pb.BatchResult, "id"), _tag(pb.BatchResult, "response")
+_ASKED, _CHECK = _tag(pb.CheckStreamResponse, "id"), _tag(pb.CheckStreamResponse, "check")
+
+
+def _part(tag: bytes, data: bytes) -> bytes:
+    size = len(data)
+    if size < 0x80:
+        return b"%b%c%b" % (tag, size, data)
+    length = bytearray()
+    while size >= 0x80:
+        length.append(size & 0x7F | 0x80)
+        size >>= 7
+    length.append(size)
+    return b"%b%b%b" % (tag, bytes(length), data)
+
+
+def _of_method(found: pb.CheckResponse, permit: Permit, shown: Shown) -> None:
+    for key, value in permit.metadata:
+        if isinstance(value, str) and (key == "traceparent" or key.startswith(OWN)):
+            found.metadata[key] = value
+    if shown.forward is not None:
+        found.forward = shown.forward
+    if shown.release is not None:
+        found.release = shown.release
+    found.withheld = shown.withheld
 
 
 def _obligation(one: Mapping[str, object]) -> pb.Obligation:
@@ -91,6 +183,6 @@ def _obligation(one: Mapping[str, object]) -> pb.Obligation:
             )  # fmt: skip
 
 
-def _until(field: object, seconds: float) -> None:
+def _until(field: Timestamp, seconds: float) -> None:
     whole = floor(seconds)
-    field.seconds, field.nanos = whole, int((seconds - whole) * 1e9)  # type: ignore[attr-defined]
+    field.seconds, field.nanos = whole, int((seconds - whole) * 1e9)

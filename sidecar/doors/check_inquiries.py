@@ -1,42 +1,31 @@
 """One question of the decision API, from what was asked to what is answered."""
 
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass, replace
 
-from sidecar.api.v1 import decision_point_pb2 as pb
 from sidecar.attributes.entities import Entities, EntityDescription
 from sidecar.doors import check_answers as answers
+from sidecar.doors.check_answers import Answered, Shown
 from sidecar.doors.check_questions import AboutEntity, AboutMethod, Asked
 from sidecar.doors.waiting import Inquiry, Waiting
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import Call, Final
-from sidecar.enforcement.case import Case
+from sidecar.enforcement.call import Call, Door, Final
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
 from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry, Permit
 from sidecar.enforcement.pipeline import EnforcementPoint, given_up
+from sidecar.enforcement.together import Party, Question, withdraw
 from sidecar.errors import Code, DescribeError, InterceptError, StageError
 from sidecar.vocabulary import ReasonCode
 
 
-@dataclass(slots=True)
-class Party:
-    """Who asks, shared by the questions of one request: the first that finds out tells the others."""
-
-    case: Case | None = None
-
-    def join(self, inquiry: Inquiry) -> None:
-        """Take from the others what they know; give what this one will find out."""
-        if self.case is not None:
-            inquiry.adopt(self.case)
-        if self.case is None or not self.case.claimed:
-            self.case = inquiry.case
-
-
 @dataclass(frozen=True, slots=True)
-class _Shown:
+class _Released:
     """What of an answer message may be released; None: nothing of this one."""
 
-    released: bytes | None
+    message: bytes | None
+
+
+_Found = Permit | Final | _Released
 
 
 class Inquiries:
@@ -49,10 +38,46 @@ class Inquiries:
         self._point, self._entities, self._waiting, self._wall = point, entities, waiting, wall
         self._permits = answers.Permits()
 
-    async def first(self, call: Call, asked: Asked, owner: str, party: Party | None = None) -> pb.CheckResponse:
+    def entity(self, call: Call, asked: Asked) -> Question | None:
+        """The question, to be answered together with others (`several`), where it is one about described entities."""
+        what = asked.what
+        if not isinstance(what, AboutEntity):
+            return None
+        try:
+            described = self._described(what)
+        except DescribeError:
+            return None  # which `first` records as it has to be
+        call = call if call.door is (door := _door(asked)) else replace(call, door=door)
+        return Question(self._point.inquire_entity(call), described, what.ids, pending=asked.checked)
+
+    async def several(
+        self, questions: Sequence[tuple[Question, Asked]], owner: str, party: Party
+    ) -> list[Answered | Exception]:
+        """The answers to questions about new calls of one request, in their order; an Exception is a fault of ours."""
+        try:
+            await self._point.ask_together([question for question, _ in questions], party)
+            return [await self._said(question, asked, owner) for question, asked in questions]
+        except BaseException as error:
+            for question, _ in questions:
+                self._waiting.take(question.inquiry.call_id, owner)
+            if questions:
+                await withdraw([one for one, _ in questions], given_up(questions[0][0].inquiry.call, error))
+            raise
+
+    async def _said(self, question: Question, asked: Asked, owner: str) -> Answered | Exception:
+        inquiry, told = question.inquiry, question.told
+        if isinstance(told, Permit | Final):
+            try:
+                return await self._answer_to(inquiry, told, asked.what, owner)
+            except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
+                told = error
+        failed = told or RuntimeError("a question was left without an answer")
+        await inquiry.gone(given_up(inquiry.call, failed))
+        return failed
+
+    async def first(self, call: Call, asked: Asked, owner: str, party: Party | None = None) -> Answered:
         """A question about a new call. InterceptError, before anything is recorded."""
-        door = CHECK_ANSWERS if asked.checked else CHECK
-        call = call if call.door is door else replace(call, door=door)
+        call = call if call.door is (door := _door(asked)) else replace(call, door=door)
         what = asked.what
         inquiry: Inquiry
         if isinstance(what, AboutMethod):
@@ -71,7 +96,7 @@ class Inquiries:
             await inquiry.gone(given_up(call, error))
             raise
 
-    async def further(self, call: Call, asked: Asked, owner: str) -> pb.CheckResponse:
+    async def further(self, call: Call, asked: Asked, owner: str) -> Answered:
         """A question about a call that goes on."""
         inquiry = self._waiting.look(asked.call_id, owner)
         if inquiry is None:
@@ -85,12 +110,12 @@ class Inquiries:
             await inquiry.unobserved()  # what was permitted before may have been used
             raise
 
-    async def misused(self, call: Call, error: StageError) -> pb.CheckResponse:
+    async def misused(self, call: Call, error: StageError) -> Answered:
         """A question that cannot be understood, recorded and denied."""
         inquiry = self._point.inquire_entity(replace(call, metadata=(), asserted=None))
         return answers.refused(await inquiry.misused(error), inquiry.call_id)
 
-    async def withdraw(self, answered: pb.CheckResponse, final: Final, owner: str) -> None:
+    async def withdraw(self, answered: Answered, final: Final, owner: str) -> None:
         """The caller was not told of this permit, if it is one."""
         inquiry = self._waiting.take(answered.call_id, owner)
         if inquiry is not None:
@@ -111,7 +136,7 @@ class Inquiries:
             )  # fmt: skip
         return self._entities.of(what.type, what.action)
 
-    def _next(self, inquiry: Inquiry, asked: Asked) -> Awaitable[Permit | Final | _Shown]:
+    def _next(self, inquiry: Inquiry, asked: Asked) -> Awaitable[_Found]:
         """What is to be asked; InterceptError where it does not fit the call."""
         what, answers_seen = asked.what, inquiry.call.door.sees_answers
         if asked.phase == "response" and not answers_seen:
@@ -130,18 +155,22 @@ class Inquiries:
             raise InterceptError("a unary method has one request message")
         return inquiry.request(what.message)
 
-    async def _answer(self, inquiry: MethodInquiry, message: bytes) -> Final | _Shown:
+    async def _answer(self, inquiry: MethodInquiry, message: bytes) -> Final | _Released:
         found = await inquiry.answer(message)
         if isinstance(found, Final):
             return found
         if found is None and self._point.kind(inquiry.call.method) == "unary":
             return await inquiry.seen(refusals.withheld(inquiry.call_id))
-        return _Shown(found)
+        return _Released(found)
 
     async def _answered(
-        self, inquiry: Inquiry, asking: Awaitable[Permit | Final | _Shown], what: AboutMethod | AboutEntity, owner: str
-    ) -> pb.CheckResponse:
-        found = await asking
+        self, inquiry: Inquiry, asking: Awaitable[_Found], what: AboutMethod | AboutEntity, owner: str
+    ) -> Answered:
+        return await self._answer_to(inquiry, await asking, what, owner)
+
+    async def _answer_to(
+        self, inquiry: Inquiry, found: _Found, what: AboutMethod | AboutEntity, owner: str
+    ) -> Answered:
         if isinstance(found, Final):
             return answers.refused(found, inquiry.call_id)
         try:
@@ -151,22 +180,29 @@ class Inquiries:
             return answers.refused(await inquiry.refuse(error), inquiry.call_id)
         return response
 
-    def _permitted(self, inquiry: Inquiry, found: Permit | _Shown, what: AboutMethod | AboutEntity) -> pb.CheckResponse:
+    def _permitted(self, inquiry: Inquiry, found: Permit | _Released, what: AboutMethod | AboutEntity) -> Answered:
         report_by = self._wall() + self._waiting.within
+        if isinstance(what, AboutEntity) and isinstance(found, Permit):
+            return self._permits.rendered(found, of_method=False, checked=False, report_by=report_by)
         sent = what.message if isinstance(what, AboutMethod) else None
-        if isinstance(found, _Shown):
-            permit = Permit(
-                call_id=inquiry.call_id, forward=None, obligations=(), metadata=(), expires_at=inquiry.case.expires_at
-            )
-            response = self._permits.rendered(permit, of_method=True, checked=True, report_by=report_by)
-            if found.released is None:
-                response.withheld = True
-            elif found.released != sent:
-                response.release = found.released
-            return response
-        response = self._permits.rendered(
-            found, of_method=isinstance(what, AboutMethod), checked=inquiry.call.door.sees_answers, report_by=report_by
+        checked = inquiry.call.door.sees_answers
+        if isinstance(found, _Released):
+            shown = Shown(release=None if found.message == sent else found.message, withheld=found.message is None)
+        else:
+            shown = Shown(forward=None if found.forward == sent else found.forward)
+        return self._permits.rendered(
+            _permit(inquiry, found), of_method=True, checked=checked, report_by=report_by, shown=shown
         )
-        if found.forward is not None and found.forward != sent:
-            response.forward = found.forward
-        return response
+
+
+def _door(asked: Asked) -> Door:
+    return CHECK_ANSWERS if asked.checked else CHECK
+
+
+def _permit(inquiry: Inquiry, found: Permit | _Released) -> Permit:
+    """What was found, as a permit: what may be released has no duties left."""
+    if isinstance(found, Permit):
+        return found
+    return Permit(
+        call_id=inquiry.call_id, forward=None, obligations=(), metadata=(), expires_at=inquiry.case.expires_at
+    )

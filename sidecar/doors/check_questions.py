@@ -4,10 +4,10 @@ A message from outside is read here and nowhere else; what comes out is typed an
 """
 
 from collections.abc import Iterable, Sequence
-from dataclasses import dataclass, replace
 from typing import Final as Constant
 from typing import TypeVar
 
+import msgspec
 from google.protobuf.message import DecodeError, Message
 
 from sidecar.api.v1 import decision_point_pb2 as pb
@@ -31,25 +31,22 @@ _CHECKED = {0: False, 1: False, 2: True}
 M = TypeVar("M", bound=Message)
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AboutMethod:
+class AboutMethod(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """A call of a gRPC method. `path` is empty where `call_id` names the call; no message: its opening."""
 
     path: str
     message: bytes | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class AboutEntity:
+class AboutEntity(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """An action on entities of a type."""
 
     type: str
     action: str
-    ids: Sequence[str]
+    ids: tuple[str, ...]
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Asked:
+class Asked(msgspec.Struct, frozen=True, kw_only=True, gc=False):
     """One question. `call_id`: empty for a new call. `checked`: answers will be asked about before they leave."""
 
     what: AboutMethod | AboutEntity
@@ -92,25 +89,28 @@ def on_behalf(call: Call, subject: pb.Subject, context: pb.Context) -> Call:
     said += [(key, _plain(value, name, MOST_CLAIM_BYTES)) for name, key in _CLAIMS if (value := getattr(context, name))]
     claimed = {key for key, _ in said}
     kept: Metadata = tuple([item for item in call.metadata if item[0] not in claimed])
-    return replace(call, metadata=(*kept, *said), asserted=person)
+    return Call(
+        method=call.method, metadata=(*kept, *said), peer=call.peer, door=call.door, deadline=call.deadline,
+        asserted=person, claimed=call.claimed,
+    )  # fmt: skip
 
 
 def asked(question: pb.Question) -> Asked:
     """One question."""
-    phase, checked = _PHASES.get(question.phase), _CHECKED.get(question.answers)
+    phase, checked, call_id = _PHASES.get(question.phase), _CHECKED.get(question.answers), question.call_id
     if phase is None or checked is None:
         raise InterceptError("no such phase, or no such way to treat answers")
-    if phase == "response" and not question.call_id:
+    if phase == "response" and not call_id:
         raise InterceptError("an answer belongs to a call: send its call_id")
     what: AboutMethod | AboutEntity
     match question.WhichOneof("what"):
-        case "call":
-            what = _method(question.call, phase, question.call_id)
         case "entity":
             what = _entity(question.entity)
+        case "call":
+            what = _method(question.call, phase, call_id)
         case _:
             raise InterceptError("the question is about nothing: give a call or an entity")
-    return Asked(what=what, phase=phase, checked=checked, call_id=question.call_id)
+    return Asked(what=what, phase=phase, checked=checked, call_id=call_id)
 
 
 def asked_anew(question: pb.Question) -> Asked:
@@ -120,22 +120,22 @@ def asked_anew(question: pb.Question) -> Asked:
     return asked(question)
 
 
-def named(items: Sequence[pb.BatchItem]) -> None:
-    """InterceptError unless there are items, not too many, each with a name of its own."""
+def named(items: Sequence[pb.BatchItem]) -> list[str]:
+    """Their names. InterceptError unless there are items, not too many, each with a name of its own."""
     if not 1 <= len(items) <= MOST_ITEMS:
         raise InterceptError(f"a batch holds 1 to {MOST_ITEMS} items, not {len(items)}")
-    for one in items:
-        name_of(one.id)
-    if len({one.id for one in items}) != len(items):
+    names = [name_of(one.id) for one in items]
+    if len(set(names)) != len(names):
         raise InterceptError("two items of the batch have the same id")
     ids = sum(len(one.question.entity.ids) for one in items)
     if ids > MOST_IDS:
         raise InterceptError(f"a batch names at most {MOST_IDS} entities in all, not {ids}")
+    return names
 
 
 def name_of(given: str) -> str:
     """A caller's own id of a question."""
-    if not 1 <= len(given.encode()) <= MOST_NAME_BYTES:
+    if not 1 <= _size(given) <= MOST_NAME_BYTES:
         raise InterceptError(f"an id of 1 to {MOST_NAME_BYTES} bytes is needed to tell answers apart")
     return given
 
@@ -153,20 +153,24 @@ def _method(call: pb.MethodCall, phase: Phase, call_id: str) -> AboutMethod:
 
 
 def _entity(entity: pb.Entity) -> AboutEntity:
-    ids = tuple(entity.ids)
+    ids, type_, action = tuple(entity.ids), entity.type, entity.action
     if len(ids) > MOST_IDS:
         raise InterceptError(f"a question names at most {MOST_IDS} entities, not {len(ids)}")
-    if not entity.type or not entity.action:
+    if not type_ or not action:
         raise InterceptError("an entity has a type and an action")
-    _bounded((entity.type, entity.action), MOST_NAME_BYTES)
+    _bounded((type_, action), MOST_NAME_BYTES)
     _bounded(ids, MOST_ID_BYTES)
-    return AboutEntity(type=entity.type, action=entity.action, ids=ids)
+    return AboutEntity(type=type_, action=action, ids=ids)
 
 
 def _bounded(texts: Iterable[str], most: int) -> None:
     for one in texts:
-        if not one or len(one) > most or (not one.isascii() and len(one.encode()) > most):
+        if not one or len(one) > most or (not one.isascii() and _size(one) > most):
             raise InterceptError(f"a name or id is empty, or longer than {most} bytes")
+
+
+def _size(text: str) -> int:
+    return len(text) if text.isascii() else len(text.encode())
 
 
 def _plain(value: str, name: str, most: int) -> str:

@@ -10,7 +10,8 @@ from sidecar.errors import InterceptError
 IN_FLIGHT = 256
 """Beyond it nothing more is read, which in the end stops the caller's sending (RFC 9113, section 5.2)."""
 
-Each = Callable[[pb.CheckStreamRequest], Awaitable[pb.CheckStreamResponse]]
+Each = Callable[[pb.CheckStreamRequest], Awaitable[bytes]]
+"""Answers one question: a `CheckStreamResponse`, encoded."""
 
 
 async def relayed(asked: AsyncIterator[pb.CheckStreamRequest], each: Each, answer: AnswerSink) -> None:
@@ -27,7 +28,7 @@ async def relayed(asked: AsyncIterator[pb.CheckStreamRequest], each: Each, answe
             async with writing:
                 # Before it is written: the caller may use the id again as soon as it has the answer.
                 under_way.pop(question.id, None)
-                await answer.message(response.SerializeToString())
+                await answer.message(response)
         finally:
             slots.release()
 

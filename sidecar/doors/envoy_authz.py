@@ -10,20 +10,22 @@ This door sees a request and nothing after it.
 * A fault of ours is an error of the gRPC call, which Envoy answers with `status_on_error`: never a deny, never a permit.
 """
 
-from collections.abc import Callable
+from collections.abc import Callable, Iterable
 from typing import Final as Constant
-from typing import Protocol, cast
+from typing import NamedTuple, Protocol, cast
 
 import grpc
 from google.protobuf.message import DecodeError
+from google.protobuf.struct_pb2 import Value
 
 from sidecar.api.envoy.v3.authorization_pb2 import AttributeContext, CheckRequest, CheckResponse
+from sidecar.api.envoy.v3.parts_pb2 import HeaderValue
 from sidecar.attributes.routes import check_content
 from sidecar.doors import envoy_headers
 from sidecar.doors.envoy_headers import Headers
-from sidecar.doors.grpc_frames import Frames
+from sidecar.doors.grpc_frames import Frames, only
 from sidecar.doors.problems import http_status, problem
-from sidecar.enforcement.call import CALL_ID, Call, Final, Peer
+from sidecar.enforcement.call import CALL_ID, Call, Final, Metadata, Peer
 from sidecar.enforcement.declarations import EXT_AUTHZ
 from sidecar.enforcement.inquiry import MethodInquiry, Permit
 from sidecar.enforcement.peer import PeerReader
@@ -34,6 +36,8 @@ CHECK: Constant = "/envoy.service.auth.v3.Authorization/Check"
 ENVELOPE: Constant = 256 << 10
 """Bytes of a CheckRequest besides the body: headers, certificate, framing."""
 _PARTIAL = "x-envoy-auth-partial-body"
+_MOST_MADE, _MOST_NAMED = 256, 1024
+"""Shapes of permits that are remembered, and characters of the names in one: they come from callers."""
 _GIVEN_UP = Final(code=Code.CANCELLED, message="Envoy was given no answer")
 _CHANGED = (
     "the request holds fields that nobody described; through ext_authz they cannot be taken out of it, so it is "
@@ -92,12 +96,14 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
         """`limit`: bytes of one message. `clock`: UTC, unix seconds. `routes`: without, HTTP requests are refused."""
         self._point, self._peers, self._limit, self._clock = point, peers, limit, clock
         self._routes, self._ended = routes, ended
+        self._permits = Permits()
+        self._handler: grpc.RpcMethodHandler[bytes, bytes] = grpc.unary_unary_rpc_method_handler(self._on_check)
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> "grpc.RpcMethodHandler[bytes, bytes] | None":
         """A handler for Check, and for nothing else."""
         if handler_call_details.method != CHECK:
             return None
-        return grpc.unary_unary_rpc_method_handler(self._on_check)
+        return self._handler
 
     async def _on_check(self, data: bytes, context: "grpc.aio.ServicerContext[bytes, bytes]") -> bytes:
         try:
@@ -106,13 +112,12 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
             except DecodeError:
                 await context.abort(grpc.StatusCode.INVALID_ARGUMENT, "not a CheckRequest")
             remaining = cast("float | None", context.time_remaining())  # None without a deadline; unknown to the stubs
-            answer = await self.check(attributes, self._peers.of(context), remaining)
-            return answer.SerializeToString()
+            return await self.check(attributes, self._peers.of(context), remaining)
         finally:
             self._ended()
 
-    async def check(self, attributes: AttributeContext, envoy: Peer, remaining: float | None) -> CheckResponse:
-        """Decide about one request. Raises only what is a fault of ours."""
+    async def check(self, attributes: AttributeContext, envoy: Peer, remaining: float | None) -> bytes:
+        """Decide about one request: the CheckResponse, encoded. Raises only what is a fault of ours."""
         http = attributes.request.http
         headers = envoy_headers.read(http.header_map) if http.HasField("header_map") else _joined(http)
         peer = self._behind(attributes.source, envoy)
@@ -131,7 +136,7 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
 
     async def _grpc(
         self, http: AttributeContext.HttpRequest, headers: Headers, peer: Peer, remaining: float | None
-    ) -> CheckResponse:
+    ) -> bytes:
         inquiry = self._inquiry(http.path, headers, peer, remaining)
         message: bytes | None = None
         try:
@@ -142,7 +147,9 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
         except StageError as error:
             return _denied_grpc(await inquiry.decline(error))
         found = await _asked(inquiry, message)
-        return _denied_grpc(found) if isinstance(found, Final) else _permitted(found, headers)
+        if isinstance(found, Final):
+            return _denied_grpc(found)
+        return self._permits.rendered(found, headers, inquiry.call.metadata)
 
     def _message(self, http: AttributeContext.HttpRequest, headers: Headers) -> bytes:
         """The one message of a unary call. StageError."""
@@ -154,6 +161,9 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
                 "true}} in Envoy's ext_authz filter, and disable it only on the routes of streaming methods "
                 "(`sidecar envoy-config` writes them).",
             )  # fmt: skip
+        whole = only(body, self._limit)
+        if whole is not None:
+            return whole
         frames = Frames(self._limit, envoy_headers.first(headers, "grpc-encoding") or "identity")
         messages = frames.feed(body)
         frames.end()
@@ -165,7 +175,7 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
 
     async def _http(
         self, http: AttributeContext.HttpRequest, headers: Headers, peer: Peer, remaining: float | None
-    ) -> CheckResponse:
+    ) -> bytes:
         # Of a request without route the record holds no path: it may hold the id of a data subject.
         method = f"/http/{http.method[:16]}"
         try:
@@ -178,8 +188,11 @@ class AuthorizationHandler(grpc.GenericRpcHandler):
             asked = self._routes.match(http.method, http.path, body)
         except StageError as error:
             return _denied_http(await self._inquiry(method, headers, peer, remaining).decline(error))
-        found = await _asked(self._inquiry(asked.method, headers, peer, remaining), asked.message)
-        return _denied_http(found) if isinstance(found, Final) else _permitted(found, headers)
+        inquiry = self._inquiry(asked.method, headers, peer, remaining)
+        found = await _asked(inquiry, asked.message)
+        if isinstance(found, Final):
+            return _denied_http(found)
+        return self._permits.rendered(found, headers, inquiry.call.metadata)
 
     def _inquiry(self, method: str, headers: Headers, peer: Peer, remaining: float | None) -> MethodInquiry:
         return self._point.inquire(
@@ -227,34 +240,68 @@ def _whole_body(http: AttributeContext.HttpRequest, headers: Headers) -> bytes:
     return http.raw_body
 
 
-def _permitted(permit: Permit, headers: Headers) -> CheckResponse:
+class _Begun(NamedTuple):
+    """A permit without what a call brings, which is overwritten call after call, and the places of that."""
+
+    answer: CheckResponse
+    said: tuple[HeaderValue, ...]
+    call_ids: tuple[HeaderValue, Value]
+    revision: Value
+
+
+class Permits:
+    """Renders permits. What is the same for requests with the same headers to take away is made once. One event loop."""
+
+    def __init__(self) -> None:
+        self._made: dict[tuple[tuple[str, ...], tuple[str, ...]], _Begun] = {}
+
+    def rendered(self, permit: Permit, headers: Headers, seen: Metadata) -> bytes:
+        """The CheckResponse, encoded. `seen`: what of the headers the enforcement point has seen."""
+        said = envoy_headers.added(permit.metadata)
+        names = tuple([key for key, _ in said])
+        withheld = tuple([one for one in envoy_headers.withheld(headers, seen) if one not in names])
+        begun = self._made.get((names, withheld))
+        if begun is None:
+            begun = _begun(said, withheld)
+            if len(self._made) >= _MOST_MADE:
+                self._made.clear()
+            if sum(map(len, withheld)) <= _MOST_NAMED:
+                self._made[names, withheld] = begun
+        for place, (_, value) in zip(begun.said, said, strict=True):
+            place.value = envoy_headers.as_text(value)
+        in_header, in_metadata = begun.call_ids
+        in_header.value = in_metadata.string_value = permit.call_id
+        begun.revision.string_value = permit.revision or ""
+        return begun.answer.SerializeToString()
+
+
+def _begun(said: Metadata, withheld: Iterable[str]) -> _Begun:
     answer = CheckResponse()
     answer.status.code = int(Code.OK)
-    said = envoy_headers.added(permit.metadata)
     ok = answer.ok_response
     ok.headers.extend(envoy_headers.options(said, raw=False))
-    kept = {key for key, _ in said}
-    seen = envoy_headers.metadata(headers)
-    ok.headers_to_remove.extend(one for one in envoy_headers.withheld(headers, seen) if one not in kept)
-    ok.response_headers_to_add.extend(envoy_headers.options(((CALL_ID, permit.call_id),), raw=False))
-    answer.dynamic_metadata.update({"call_id": permit.call_id, "policy_revision": permit.revision or ""})
-    return answer
+    ok.headers_to_remove.extend(withheld)
+    ok.response_headers_to_add.extend(envoy_headers.options(((CALL_ID, ""),), raw=False))
+    answer.dynamic_metadata.update({"call_id": "", "policy_revision": ""})
+    found, call_id = answer.dynamic_metadata.fields, ok.response_headers_to_add[0].header
+    said_at = tuple([one.header for one in ok.headers])
+    return _Begun(answer, said_at, (call_id, found["call_id"]), found["policy_revision"])
 
 
-def _denied_grpc(final: Final) -> CheckResponse:
+def _denied_grpc(final: Final) -> bytes:
     """For a gRPC client: its status in the headers, where Envoy's own mapping of an HTTP status gives way to it."""
     answer = _refused(final)
     items = (*envoy_headers.status(final), *envoy_headers.call_id(final))
     answer.denied_response.headers.extend(envoy_headers.options(items, raw=False))
-    return answer
+    return answer.SerializeToString()
 
 
-def _denied_http(final: Final) -> CheckResponse:
+def _denied_http(final: Final) -> bytes:
     answer = _refused(final)
     _, headers, body = problem(final)
     answer.denied_response.body = body.decode()
     answer.denied_response.headers.extend(envoy_headers.options((*headers, *envoy_headers.call_id(final)), raw=False))
-    return answer
+    return answer.SerializeToString()
 
 
 def _refused(final: Final) -> CheckResponse:

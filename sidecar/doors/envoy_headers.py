@@ -5,11 +5,12 @@ import binascii
 import re
 import time
 from collections.abc import Iterable, Mapping
+from functools import lru_cache
 from typing import Final as Constant
 from urllib.parse import quote_from_bytes, unquote_to_bytes
 
 from sidecar.api.envoy.v3.parts_pb2 import HeaderMap, HeaderValueOption
-from sidecar.attributes.peers import read_certificate
+from sidecar.attributes.peers import MAX_CERTIFICATE, PeerCertificate, read_certificate
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import CALL_ID, Final, Metadata, Peer
 from sidecar.enforcement.metadata import INPUTS, OWN, from_caller
@@ -27,6 +28,8 @@ _SECONDS: Mapping[str, float] = {"H": 3600.0, "M": 60.0, "S": 1.0, "m": 1e-3, "u
 _SAFE = bytes(one for one in range(0x20, 0x7F) if one != ord("%"))
 _OVERWRITE: Constant = HeaderValueOption.OVERWRITE_IF_EXISTS_OR_ADD
 _APPEND: Constant = HeaderValueOption.APPEND_IF_EXISTS_OR_ADD
+_LONGEST: Constant = 3 * MAX_CERTIFICATE
+"""Characters that URL-encoding makes of a certificate that is read at all."""
 
 
 def read(headers: HeaderMap) -> Headers:
@@ -38,7 +41,10 @@ def read(headers: HeaderMap) -> Headers:
 
 def first(headers: Headers, name: str) -> str:
     """The value of a header; empty where there is none."""
-    return next((value for key, value in headers if key == name), "")
+    for key, value in headers:
+        if key == name:
+            return value
+    return ""
 
 
 def is_grpc(headers: Headers) -> bool:
@@ -54,13 +60,18 @@ def metadata(headers: Headers) -> Metadata:
 
 def pairs(headers: Headers) -> list[tuple[str, str | bytes]]:
     """Headers as gRPC would give them: without pseudo-headers, binary ones decoded, undecodable ones left out."""
-    return [item for key, value in headers if not key.startswith(":") for item in _items(key, value)]
-
-
-def _items(key: str, value: str) -> Iterable[tuple[str, str | bytes]]:
-    if not key.endswith("-bin"):
-        return [(key, value)]
     found: list[tuple[str, str | bytes]] = []
+    for key, value in headers:
+        if key.endswith("-bin"):
+            if not key.startswith(":"):
+                found += _decoded(key, value)
+        elif not key.startswith(":"):
+            found.append((key, value))
+    return found
+
+
+def _decoded(key: str, value: str) -> Iterable[tuple[str, bytes]]:
+    found: list[tuple[str, bytes]] = []
     for part in value.split(","):
         try:
             found.append((key, base64.b64decode(part.strip() + "=" * (-len(part.strip()) % 4), validate=True)))
@@ -72,18 +83,19 @@ def _items(key: str, value: str) -> Iterable[tuple[str, str | bytes]]:
 def withheld(headers: Headers, seen: Metadata) -> list[str]:
     """The names of headers that Envoy may not forward: those the enforcement point has not seen whole."""
     known = {key for key, _ in seen}
-    spoilt = {key for key, value in headers if not (value.isascii() and value.isprintable())}
-    names = {key for key, _ in headers if not key.startswith(":")}
-    return sorted(key for key in names - _TRANSPORT if key not in known or key in spoilt)
+    return sorted({
+        key for key, value in headers
+        if key not in _TRANSPORT
+        and not key.startswith(":")
+        and (key not in known or not (value.isascii() and value.isprintable()))
+    })  # fmt: skip
 
 
 def added(forward: Metadata) -> Metadata:
     """Of what the service is to be sent, that which the sidecar itself says."""
-    return tuple([item for item in forward if item[0] == "traceparent" or _own(item[0])])
-
-
-def _own(key: str) -> bool:
-    return key.startswith(OWN) and key not in INPUTS
+    return tuple([
+        item for item in forward if item[0] == "traceparent" or (item[0].startswith(OWN) and item[0] not in INPUTS)
+    ])  # fmt: skip
 
 
 def options(items: Metadata, *, raw: bool) -> list[HeaderValueOption]:
@@ -128,13 +140,18 @@ def deadline(headers: Headers, remaining: float | None = None) -> float | None:
     return time.monotonic() + min(ends) if ends else None
 
 
+@lru_cache(maxsize=256)  # a pure function of the text; callers come back with the same certificates
+def _read(certificate: str) -> PeerCertificate:
+    return read_certificate(unquote_to_bytes(certificate))
+
+
 def behind(certificate: str, principal: str | None, address: str, now: float) -> Peer:
     """The workload behind an Envoy that is believed, from the certificate it has verified (PEM, URL-encoded).
 
     As a listener of our own reads it: a certificate with two URI names, a lapsed one, or none names nobody. `principal`
     is what Envoy calls the peer, one of the certificate's names; None where Envoy does not say.
     """
-    found = read_certificate(unquote_to_bytes(certificate))
+    found = _read(certificate) if len(certificate) <= _LONGEST else read_certificate(b"")
     named = principal is None or principal in found.identities or principal.lower() in found.identities
     identities = found.identities if named and now < found.not_after else ()
     return Peer(identities=identities, certificate_sha256=found.sha256 or None, address=address)

@@ -20,7 +20,7 @@ from sidecar.doors.hosted_body import Body, CallerGone
 from sidecar.doors.hosted_peers import HostedPeers
 from sidecar.enforcement.call import Call, Door, Final, Metadata, Reply, Upstream
 from sidecar.enforcement.intercept import Enforcement
-from sidecar.enforcement.metadata import OWN, from_caller
+from sidecar.enforcement.metadata import OWN
 from sidecar.enforcement.transport import Limits, OperatorLog
 from sidecar.errors import Code, InterceptError
 
@@ -138,10 +138,11 @@ class HostedDoor:
     def _call(self, scope: Scope) -> tuple[Call, str]:
         """The call that the headers make, and how its messages are encoded. InterceptError, or `_Refused`."""
         begun = time.monotonic()
-        pairs: list[tuple[str, str]] = []
+        others: wire.Headers = []
         forwarded: list[bytes] = []
         size, deadline, encoding, trailers = 0, None, b"identity", False
-        for key, value in scope["headers"]:
+        for header in scope["headers"]:
+            key, value = header
             if key == wire.FORWARDED:
                 forwarded.append(value)
                 continue
@@ -153,7 +154,7 @@ class HostedDoor:
             elif key == b"te":
                 trailers = value == b"trailers"
             else:
-                pairs.append((key.decode("latin-1"), value.decode("latin-1")))
+                others.append(header)
         if size > self._limits.metadata:
             raise _Refused(_LARGE)
         if not trailers:  # without it Envoy is told to send none, and a call without a status is no answer
@@ -163,7 +164,7 @@ class HostedDoor:
         client = scope.get("client")
         return Call(
             method=_method(scope),
-            metadata=from_caller(wire.pairs(pairs)),
+            metadata=wire.of_caller(others),
             peer=self._peers.of(forwarded, f"{client[0]}:{client[1]}" if client else ""),
             door=self._door,
             deadline=deadline,
@@ -262,21 +263,21 @@ class _Answer:
 
     async def headers(self, metadata: Metadata) -> None:
         """Send initial metadata."""
-        await self._begin(metadata)
-        await self._piece(b"", more=True)
+        await self._out(self._start(metadata), self._piece(b"", more=True))
 
     async def message(self, data: bytes) -> None:
         """Send one message. CancelledError when the caller has gone."""
         if not self._begun:
-            await self._begin(())
-        await self._piece(frame(data), more=True)
+            await self._out(self._start(()))
+        await self._out(self._piece(frame(data), more=True))
 
     async def reply(self, reply: Reply) -> Metadata:
         """A unary answer but for its end; gives what of its headers goes with that, as in `intercept`."""
         own = tuple([item for item in reply.headers if item[0].startswith(OWN)])
         if reply.message is not None or len(own) < len(reply.headers):
-            await self._begin(tuple([item for item in reply.headers if not item[0].startswith(OWN)]))
-            await self._piece(b"" if reply.message is None else frame(reply.message), more=False)
+            others = tuple([item for item in reply.headers if not item[0].startswith(OWN)])
+            data = b"" if reply.message is None else frame(reply.message)
+            await self._out(self._start(others), self._piece(data, more=False))
         return own
 
     async def end(self, final: Final, own: Metadata = ()) -> None:
@@ -286,32 +287,32 @@ class _Answer:
             if not self._begun:
                 await self._whole(200, [_CONTENT, _ACCEPT, *status], b"")
                 return
-            if not self._ended:
-                await self._piece(b"", more=False)
-            await self._out({"type": "http.response.trailers", "headers": status})
+            trailers: Event = {"type": "http.response.trailers", "headers": status}
+            await (self._out(trailers) if self._ended else self._out(self._piece(b"", more=False), trailers))
 
     async def plain(self, status: int, text: bytes) -> None:
         """An answer to what is not gRPC."""
         with contextlib.suppress(CallerGone):
             await self._whole(status, [(b"content-type", b"text/plain")], text)
 
-    async def _begin(self, metadata: Metadata) -> None:
+    def _start(self, metadata: Metadata) -> Event:
         self._begun = True
         headers = [_CONTENT, _ACCEPT, *wire.sent(metadata)]
-        await self._out({"type": "http.response.start", "status": 200, "headers": headers, "trailers": True})
+        return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": True}
 
-    async def _piece(self, data: bytes, *, more: bool) -> None:
+    def _piece(self, data: bytes, *, more: bool) -> Event:
         self._ended = not more
-        await self._out({"type": "http.response.body", "body": data, "more_body": more})
+        return {"type": "http.response.body", "body": data, "more_body": more}
 
     async def _whole(self, status: int, headers: wire.Headers, data: bytes) -> None:
-        await self._out({"type": "http.response.start", "status": status, "headers": headers})
-        await self._piece(data, more=False)
+        start: Event = {"type": "http.response.start", "status": status, "headers": headers}
+        await self._out(start, self._piece(data, more=False))
 
-    async def _out(self, event: Event) -> None:
-        """Hand it to the server, whose future must not be cancelled: another thread sets it."""
+    async def _out(self, *events: Event) -> None:
+        """Hand them to the server, whose future must not be cancelled: another thread sets it."""
         try:
-            done = self._send(event)
-            await (asyncio.shield(done) if isinstance(done, asyncio.Future) else done)
+            for event in events:
+                done = self._send(event)
+                await (asyncio.shield(done) if isinstance(done, asyncio.Future) else done)
         except Exception:  # noqa: BLE001 - the server has errors of its own, and one meaning: nobody listens
             raise CallerGone from None

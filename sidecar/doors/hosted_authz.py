@@ -31,7 +31,7 @@ class HostedAuthorization:
             attributes = CheckRequest.FromString(request).attributes
             remaining = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
             answer = await self._handler.check(attributes, call.peer, remaining)
-            return Reply(message=answer.SerializeToString(), headers=(), final=Final(code=Code.OK))
+            return Reply(message=answer, headers=(), final=Final(code=Code.OK))
         except DecodeError:
             return Reply(message=None, headers=(), final=_MALFORMED)
         finally:

@@ -10,7 +10,7 @@ What Envoy itself says of a connection is told in generic words, as `enforcement
 
 import asyncio
 import re
-from collections.abc import Awaitable
+from collections.abc import Awaitable, Iterable
 from typing import Protocol
 
 from pyqwest import Headers, Request, Response
@@ -20,7 +20,6 @@ from sidecar.doors.grpc_frames import FrameError, Frames, frame
 from sidecar.doors.hosted_body import CallerGone
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import Exchange, Final, Metadata, Reply, Upstream
-from sidecar.enforcement.metadata import from_upstream
 from sidecar.errors import Code, ForwardError
 
 _SPOKE = "x-envoy-upstream-service-time"
@@ -107,13 +106,14 @@ class EnvoyUpstream:
             messages += frames.feed(bytes(piece))
             if len(messages) > 1:
                 raise FrameError("a unary call has one answer", code=Code.INTERNAL)
-        headers, trailers = list(response.headers.items()), list(response.trailers.items())
+        headers: Iterable[tuple[str, str]] = response.headers.items()
+        trailers: Iterable[tuple[str, str]] = response.trailers.items()
         spoke = response.headers.get(_SPOKE) is not None
         if response.status != 200 or not response.headers.get("content-type", "").startswith("application/grpc"):
             return _foreign(response.status, spoke=spoke)
-        if not any(key == "grpc-status" for key, _ in trailers):  # the only block of headers is the end as well
-            headers, trailers = [], headers
         said = dict(trailers)
+        if "grpc-status" not in said:  # the only block of headers is the end as well
+            headers, trailers, said = (), headers, dict(headers)
         code, text = (
             wire.CODES.get(said.get("grpc-status", ""), Code.UNKNOWN),
             wire.unpercent(said.get("grpc-message", "")),
@@ -124,8 +124,8 @@ class EnvoyUpstream:
             return _told(Code.INTERNAL)
         return Reply(
             message=messages[0] if code is Code.OK else None,
-            headers=from_upstream(wire.pairs(headers)),
-            final=Final(code=code, message=text, trailing=from_upstream(wire.pairs(trailers))),
+            headers=wire.of_upstream(headers),
+            final=Final(code=code, message=text, trailing=wire.of_upstream(trailers)),
         )
 
 

@@ -4,10 +4,12 @@ import base64
 import binascii
 import re
 from collections.abc import Iterable
+from functools import lru_cache
 from urllib.parse import unquote
 
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import Final, Metadata
+from sidecar.enforcement.metadata import from_caller, from_upstream
 from sidecar.errors import Code, InterceptError
 
 Headers = list[tuple[bytes, bytes]]
@@ -17,6 +19,8 @@ FORWARDED = b"x-forwarded-client-cert"
 HEADER_OVERHEAD = 32
 """What each header counts for besides its bytes (RFC 7541, 4.1)."""
 _ENVOY = "x-envoy-"
+_KEPT, _LONGEST_KEPT = 2048, 256
+"""So many headers, each of so many bytes at most, are read once and remembered."""
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _PLAIN = re.compile(r"[ -$&-~]*")
@@ -24,6 +28,8 @@ _HTTP_CODES = {400: Code.INTERNAL, 401: Code.UNAUTHENTICATED, 403: Code.PERMISSI
                429: Code.UNAVAILABLE, 502: Code.UNAVAILABLE, 503: Code.UNAVAILABLE, 504: Code.UNAVAILABLE}  # fmt: skip
 CODES = {str(int(code)): code for code in Code}
 """The codes by how `grpc-status` writes them."""
+
+_STATUSES = {code: (b"grpc-status", str(int(code)).encode()) for code in Code}
 
 
 class WireError(InterceptError):
@@ -58,6 +64,41 @@ def pairs(items: Iterable[tuple[str, str]]) -> list[tuple[str, str | bytes]]:
     return found
 
 
+def of_caller(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
+    """What the enforcement point sees of a caller's headers, in order: `from_caller` of `pairs`, header by header.
+
+    What a header gives depends on nothing but itself, so one that comes again is not read again; `authorization` and long
+    ones are not remembered.
+    """
+    found: list[tuple[str, str | bytes]] = []
+    for key, value in headers:
+        remembered = len(key) + len(value) <= _LONGEST_KEPT and key != b"authorization"
+        found += _of_caller_kept(key, value) if remembered else _of_caller(key, value)
+    return tuple(found)
+
+
+def _of_caller(key: bytes, value: bytes) -> Metadata:
+    return from_caller(pairs([(key.decode("latin-1"), value.decode("latin-1"))]))
+
+
+_of_caller_kept = lru_cache(maxsize=_KEPT)(_of_caller)
+
+
+def of_upstream(headers: Iterable[tuple[str, str]]) -> Metadata:
+    """What of the upstream's headers or trailers may be shown on: `from_upstream`, remembered as by `of_caller`."""
+    found: list[tuple[str, str | bytes]] = []
+    for key, text in headers:
+        found += (_of_upstream_kept if len(key) + len(text) <= _LONGEST_KEPT else _of_upstream)(key, text)
+    return tuple(found)
+
+
+def _of_upstream(key: str, text: str) -> Metadata:
+    return from_upstream(pairs([(key, text)]))
+
+
+_of_upstream_kept = lru_cache(maxsize=_KEPT)(_of_upstream)
+
+
 def sent(metadata: Metadata) -> Headers:
     """Metadata as headers."""
     return [(key.encode("latin-1"), text.encode("latin-1")) for key, text in sent_text(metadata)]
@@ -73,7 +114,7 @@ def sent_text(metadata: Metadata) -> list[tuple[str, str]]:
 
 def status(final: Final, own: Metadata = ()) -> Headers:
     """A call's end as headers: `grpc-status`, `grpc-message`, and what goes with it."""
-    found: Headers = [(b"grpc-status", str(int(final.code)).encode())]
+    found: Headers = [_STATUSES[final.code]]
     if final.message:
         found.append((b"grpc-message", percent(final.message)))
     return found + sent((*rich_status.trailing(final), *own))

@@ -8,9 +8,9 @@
 import asyncio
 from collections import OrderedDict
 from collections.abc import Callable
-from dataclasses import dataclass
 from itertools import islice, takewhile
 from typing import Final as Constant
+from typing import NamedTuple
 
 from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
 from sidecar.errors import RecordError
@@ -24,8 +24,7 @@ _AT_ONCE: Constant = 64
 """Outcomes written together: they share a sync of the disk."""
 
 
-@dataclass(frozen=True, slots=True)
-class _Held:
+class _Held(NamedTuple):
     inquiry: Inquiry
     owner: str
     until: float
@@ -89,7 +88,14 @@ class Waiting:
 
     async def _expire(self, now: float) -> None:
         while due := self._due(now):
-            await asyncio.gather(*(self._unobserved(one) for one in due))
+            waiting = []
+            for call_id in due:
+                if call_id in self._held and self._held[call_id].inquiry.at_once:
+                    await self._unobserved(call_id)
+                else:
+                    waiting.append(call_id)
+            await asyncio.gather(*(self._unobserved(one) for one in waiting))
+            await asyncio.sleep(0)  # others are served between
 
     def _due(self, now: float) -> list[str]:
         """The first of those that have lapsed. All wait equally long, so they lapse in the order in which they came."""

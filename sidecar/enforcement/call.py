@@ -1,8 +1,10 @@
 """The shapes between a door and the enforcement point: neither grpc nor ASGI is seen here."""
 
-from collections.abc import AsyncIterator
-from dataclasses import dataclass, field
+from collections.abc import AsyncIterator, Callable
+from dataclasses import dataclass
 from typing import Protocol
+
+import msgspec
 
 from sidecar.errors import Code
 
@@ -11,6 +13,11 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 CALL_ID = "x-customhouse-call-id"
 """Metadata key under which upstream and caller learn the id of a call's records."""
+
+_48_BITS = (1 << 48) - 1
+_RANDOM = 3 + 1 + 3 + 12
+_VARIANT = {digit: "89ab"[at % 4] for at, digit in enumerate("0123456789abcdef")}
+"""Two bits of the digit stay random (RFC 9562, section 4.1)."""
 
 DOMAIN = "customhouse"
 """`google.rpc.ErrorInfo.domain` of every refusal."""
@@ -58,16 +65,14 @@ class Call:
     claimed: str | None = None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class ErrorInfo:
+class ErrorInfo(msgspec.Struct, frozen=True, kw_only=True):
     """`google.rpc.ErrorInfo` of a refusal: the reason code, call id and policy revision. No rule text."""
 
     reason: str
-    metadata: dict[str, str] = field(default_factory=dict)
+    metadata: dict[str, str] = {}
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Final:
+class Final(msgspec.Struct, frozen=True, kw_only=True):
     """How a call ends.
 
     `trailing` is what the upstream sent and the caller may see (it may hold `grpc-status-details-bin`). For the
@@ -87,13 +92,25 @@ OK = Final(code=Code.OK)
 """Ended well, with nothing more to say."""
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Reply:
+class Reply(msgspec.Struct, frozen=True, kw_only=True):
     """A whole unary answer. `message` is None unless the code is OK."""
 
     message: bytes | None
     headers: Metadata
     final: Final
+
+
+def call_ids(clock: Callable[[], float], digits: Callable[[int], str]) -> Callable[[], str]:
+    """Makes ids of calls: UUIDs version 7 (RFC 9562, section 5.7) in text form.
+
+    `clock` gives unix seconds; `digits` so many random hexadecimal digits, none of them twice.
+    """
+
+    def new_id() -> str:
+        time, random = f"{int(clock() * 1000) & _48_BITS:012x}", digits(_RANDOM)
+        return f"{time[:8]}-{time[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:]}"
+
+    return new_id
 
 
 class AnswerSink(Protocol):

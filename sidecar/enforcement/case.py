@@ -1,163 +1,89 @@
-"""One call before the policy: who asks for what, each question decided and recorded, each refusal too.
+"""One call before the policy: each question decided and recorded, each refusal too, and the outcome at the end.
 
-What is asked about (`guarded`) and how messages move (`streaming`) are no business of this file.
+Who asks (`caller`), what is asked about (`guarded`) and how messages move (`streaming`) are no business of this file.
 """
 
 import asyncio
-from functools import lru_cache
+from collections.abc import Mapping, Sequence
+from math import inf
 from time import perf_counter
-from typing import NamedTuple
-from urllib.parse import quote
 
 import msgspec
 
-from sidecar.attributes.described import Described
 from sidecar.attributes.reach import Reach
-from sidecar.attributes.resource import MethodDescription
-from sidecar.attributes.subject import Identity
+from sidecar.attributes.resource import SubjectKey
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import CALL_ID, Call, Final, Metadata
-from sidecar.enforcement.circumstances import Claims
+from sidecar.enforcement.call import Final, Metadata
+from sidecar.enforcement.caller import Caller
 from sidecar.enforcement.cover import Cover, SeenSubjects
 from sidecar.enforcement.entries import DecisionEntry
-from sidecar.enforcement.exposure import CallExposure, Exposures, Wanted, group_of, in_scope
-from sidecar.enforcement.named import check_named
+from sidecar.enforcement.exposure import CallExposure, Exposure, Exposures, Wanted, group_of, in_scope
+from sidecar.enforcement.forwarded import forwarded
 from sidecar.enforcement.obligations import Duties
-from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.prepared import Prepared, prepare
-from sidecar.errors import Code, DecideError, InterceptError, RecordError, StageError, Superseded
-from sidecar.observability.calls import CallSpan
+from sidecar.enforcement.questions import Question
+from sidecar.errors import Code, DecideError, RecordError, StageError, Superseded
 from sidecar.record import OutcomeBody, PolicyRef, Trace
 from sidecar.vocabulary import (
     LEVELS,
     AccessRequest,
-    Action,
     Decision,
     Environment,
     Level,
     Phase,
     Resource,
     Subject,
+    SubjectClass,
     SubjectCounts,
     canonical,
 )
 
-_PLAIN = "!#$&'()*+,/:;=?@[]"
-"""What stands as it is in a header, besides letters and digits; the rest is percent-encoded (RFC 3986, 2.1)."""
+_NO_DUTIES = Duties.none()
 _ADOPTION_SECONDS = 2.0
 _ADOPTION_LOOKS = 100
 """How long a call waits when an engine that others run has the next policy before it is in force here."""
 
 
-class Basis(NamedTuple):
-    """What a decision rests on besides its input: taken before it is asked for, since either may change meanwhile."""
+class Put(msgspec.Struct, frozen=True):
+    """A question in the name of one identity, as it is put: of which phase, about what, as which document.
 
+    `policy`, `index`: in force before it is asked, since either may change meanwhile. `valid_for`: seconds for which an
+    answer may be kept at most.
+    """
+
+    phase: Phase
+    subject: Subject
+    counts: SubjectCounts
+    reached: Reach | None
+    classes: Mapping[SubjectKey, SubjectClass]
+    context: Environment
+    data: Question
     policy: PolicyRef
-    index_revision: str | None
+    index: str | None
+    valid_for: float
 
 
-class Case:
-    """A call's identity, description and claims. Its outcome is written once; nothing is recorded after it."""
+class Decided(msgspec.Struct, frozen=True):
+    """A question with its answer, to be recorded as `entry`: nothing is permitted before it is."""
 
-    def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
-        self.parts, self.call, self.span, self.call_id = parts, call, span, call_id
-        self.action = _named(call.method)
-        self._described: Described | None = None
-        self._identity: Identity | None = None
-        self._claims: Claims | None = None
-        self._claimed_for = ""
-        self._given: Case | None = None
-        self.exposure: CallExposure | None = None
-        """The call's account with the ledger, once the ledger was asked."""
-        self.revision: str | None = None
-        """Of the policy that decided last."""
-        self._refused: tuple[str, Code] | None = None
-        self._permitted = False
-        self.closed = False
-        """The outcome is written, or being written."""
+    put: Put
+    policy: PolicyRef
+    decision: Decision
+    prepared: Prepared
+    entry: DecisionEntry
 
-    # -- who asks, for what ------------------------------------------------------------------------------------------
 
-    def identify(self) -> None:
-        """Stage 2, and what the caller claims. IdentifyError, InterceptError."""
-        peer = self.call.peer
-        identity = None if self._given is None else self._given._identity  # noqa: SLF001 - of this very class
-        if identity is None:
-            identity = self.parts.identifier.identify(
-                self.call.metadata, peer.identities, peer.certificate_sha256, self.parts.clock(), self.call.asserted
-            )
-        self._identity = identity
-        check_named(self.call, identity)
-        self.span.stage("identify")
+class Case(Caller):
+    """A call's decisions and refusals. Its outcome is written once; nothing is recorded after it."""
 
-    def adopt(self, other: "Case") -> None:
-        """The first identification is what another case of the same request has just found: same caller, same claims.
-
-        Only of a case that went through identification and claims; any other leaves this one to find out by itself.
-        """
-        mine, theirs = self.call, other.call
-        if (mine.metadata, mine.peer, mine.asserted) == (theirs.metadata, theirs.peer, theirs.asserted):
-            self._given = other if other.claimed else None
-
-    def identify_workload(self) -> None:
-        """The workload at the other end alone, for the record of something it did in its own name. IdentifyError."""
-        self._identity = self.parts.identifier.calling(self.call.peer.identities, self.parts.clock())
-
-    def describe(self) -> MethodDescription:
-        """Stage 3 for the method. DescribeError, InterceptError."""
-        found = self.parts.describer.method(self.call.method)
-        self.describe_as(found)
-        return found
-
-    def describe_as(self, described: Described) -> None:
-        """Stage 3 for whatever is described this way."""
-        self._described = described
-        self.action = described.action
-        self.span.stage("describe")
-
-    def claim(self) -> None:
-        """The caller's claims. InterceptError, IdentifyError."""
-        identity, given, service = self.identity, self._given, self.action.service or ""
-        self._given, self._claimed_for = None, service
-        if given is not None and given._claimed_for == service and given._claims is not None:  # noqa: SLF001 - as above
-            self._claims = given._claims  # noqa: SLF001 - as above
-            return
-        workload = identity.subjects[0].workload
-        self._claims = self.parts.circumstances.claims(
-            self.call.metadata, identity.person, workload.operated_from, self.parts.clock(),
-            subjects=identity.subjects, service=service,
-        )  # fmt: skip
-
-    @property
-    def claimed(self) -> bool:
-        """Whether the caller is identified and their claims are known."""
-        return self._identity is not None and self._claims is not None
-
-    @property
-    def claimed_for(self) -> str:
-        """The service for which the caller's claims and what lifts the DSP were looked up; after `claim`."""
-        return self._claimed_for
-
-    @property
-    def identity(self) -> Identity:
-        """Who asks; after `identify`."""
-        if self._identity is None:
-            raise InterceptError("the call was not identified")
-        return self._identity
-
-    @property
-    def described(self) -> Described:
-        """What is reached; after `describe`."""
-        if self._described is None:
-            raise InterceptError("the call was not described")
-        return self._described
-
-    @property
-    def expires_at(self) -> float:
-        """When the first of identity and claimed exception lapses, in unix seconds."""
-        identity, claims = self._identity or self.identity, self._claims
-        ends = identity.expires_at
-        return ends if claims is None or ends <= claims.expires_at else claims.expires_at
+    exposure: CallExposure | None = None
+    """The call's account with the ledger, once the ledger was asked."""
+    revision: str | None = None
+    """Of the policy that decided last."""
+    closed = False
+    """The outcome is written, or being written."""
+    _refused: tuple[str, Code] | None = None
+    _permitted = False
 
     async def permit_schema(self) -> None:
         """Record that an identified caller may read schemas, which hold no personal data. RecordError."""
@@ -171,61 +97,110 @@ class Case:
             context=self._environment("request", minute),
         )  # fmt: skip
         prepared = prepare(decision, self.call.door)
-        await self._record("request", canonical(document), prepared, seen, self._basis(), 0.0)
+        await self._record("request", canonical(document), prepared, seen, *self._basis(), 0.0)
         self._permitted = True
 
     # -- one question ------------------------------------------------------------------------------------------------
 
     async def decide(
-        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects, wanted: Wanted
-    ) -> Cover | Final:
+        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, classes: Mapping[SubjectKey, SubjectClass],
+        wanted: Wanted,
+    ) -> Cover | Final:  # fmt: skip
         """Decide, once for each identity, and record. The permit, or what the caller is told. StageError.
 
         `wanted` says whom the message concerns and with which data, where the ledger has to know.
         """
-        parts, now, identity = self.parts, self.parts.clock(), self.identity
-        minute = parts.circumstances.minute(now)
-        environment = self._environment(phase, minute)
-        index = parts.standing.index()
-        ttl, duties, by_exception = float("inf"), Duties.none(), False
-        for subject in identity.subjects:
-            context, valid_for, group = environment, self.expires_at - now, self._counted(subject, reached)
-            if group is not None:
+        parts, found, ttl, duties = self.parts, list[Decided](), inf, _NO_DUTIES
+        for subject in (self._identity or self.identity).subjects:
+            group = None if parts.exposures is None else self._counted(subject, reached)
+            if group is None:
+                put = self._put(subject, phase, counts, reached, classes)
+            else:
                 exposure = await self._account(parts.exposures).ask(group, wanted(), answer=phase == "response")
-                # Figures of this moment: a decision on them is not kept, and covers no other message.
-                context, valid_for, ttl = msgspec.structs.replace(environment, exposure=exposure), 0.0, 0.0
-            data = parts.questions.of(subject, self.described, counts, context, reached)
-            basis = Basis(parts.standing.policy(now), index)
-            started = perf_counter()
-            decision = parts.decisions.peek(data) if group is None else None
-            if decision is None:
-                document = self._document(subject, counts, context, reached)
-                try:
-                    decision = await parts.decisions.decide(document, data, valid_for=valid_for)
-                except Superseded as newer:
-                    basis = Basis(await self._adopted(newer), index)
-                    decision = await parts.decisions.decide(document, data, valid_for=valid_for)
-            took = perf_counter() - started
-            self.span.stage("decide")
-            prepared = parts.preparations.of(decision, self.call.door)
-            if prepared.error is not None:
-                parts.report(prepared.error)
-            await self._record(phase, data, prepared, seen, basis, took)
-            self.revision = basis.policy.revision
-            if not prepared.permits:
-                return self._denied(prepared.decision, basis.policy)
-            ttl, duties = min(ttl, decision.ttl_seconds), duties.and_(prepared.duties)
-            by_exception |= prepared.by_exception
-        if by_exception and self._claims is not None:
-            parts.circumstances.used(self._claims, self.call_id)
-        self._permitted = True
-        return Cover(counts, reached, seen, minute, perf_counter() + ttl, duties)
+                put, ttl = self._put(subject, phase, counts, reached, classes, exposure), 0.0
+            decided = self.known(put) or await self.answer(put)
+            await parts.recorder.decision(decided.entry)
+            refusal = self._recorded(decided)
+            if refusal is not None:
+                return refusal
+            found.append(decided)
+            ttl = min(ttl, decided.decision.ttl_seconds)
+            duties = decided.prepared.duties if duties is _NO_DUTIES else duties.and_(decided.prepared.duties)
+        self._permit(found)
+        return Cover(counts, reached, classes, found[0].put.context.time, perf_counter() + ttl, duties)
 
-    def _document(
-        self, subject: Subject, counts: SubjectCounts, context: Environment, reached: Reach | None
-    ) -> AccessRequest:
-        resource = self.described.resource(counts, reached)
-        return AccessRequest(subject=subject, action=self.action, resource=resource, context=context)
+    def put(self, phase: Phase, counts: SubjectCounts, classes: Mapping[SubjectKey, SubjectClass]) -> Put | None:
+        """The question that `decide` would begin with, for `answer` and `recorded`. StageError.
+
+        None where `decide` asks more than this one: in several names, or the ledger.
+        """
+        (subject, *others) = (self._identity or self.identity).subjects
+        if others or (self.parts.exposures is not None and self._counted(subject, None) is not None):
+            return None
+        return self._put(subject, phase, counts, None, classes)
+
+    def recorded(self, decided: Decided) -> Duties | Final:
+        """What follows once the one question has been recorded: the permit's duties, or what the caller is told."""
+        refusal = self._recorded(decided)
+        if refusal is None:
+            self._permit((decided,))
+        return refusal or decided.prepared.duties
+
+    def _put(
+        self, subject: Subject, phase: Phase, counts: SubjectCounts, reached: Reach | None,
+        classes: Mapping[SubjectKey, SubjectClass], exposure: Exposure | None = None,
+    ) -> Put:  # fmt: skip
+        parts = self.parts
+        now = parts.clock()
+        context, valid_for = self._environment(phase, parts.circumstances.minute(now)), self.expires_at - now
+        if exposure is not None:
+            # Figures of this moment: a decision on them is not kept, and covers no other message.
+            context, valid_for = msgspec.structs.replace(context, exposure=exposure), 0.0
+        data = parts.questions.of(subject, self._described or self.described, counts, context, reached)
+        policy, index = parts.standing.policy(now), parts.standing.index()
+        return Put(phase, subject, counts, reached, classes, context, data, policy, index, valid_for)
+
+    def known(self, put: Put) -> Decided | None:
+        """What has been answered to an equal question before, where that may be used."""
+        started = perf_counter()
+        decision = self.parts.decisions.peek(put.data) if put.valid_for > 0 else None
+        return None if decision is None else self.answered(put, decision, put.policy, perf_counter() - started)
+
+    async def answer(self, put: Put) -> Decided:
+        """Ask the policy. DecideError."""
+        decisions, policy, started = self.parts.decisions, put.policy, perf_counter()
+        resource = self.described.resource(put.counts, put.reached)
+        document = AccessRequest(subject=put.subject, action=self.action, resource=resource, context=put.context)
+        try:
+            decision = await decisions.decide(document, put.data, valid_for=put.valid_for)
+        except Superseded as newer:
+            policy = await self._adopted(newer)
+            decision = await decisions.decide(document, put.data, valid_for=put.valid_for)
+        return self.answered(put, decision, policy, perf_counter() - started)
+
+    def answered(self, put: Put, decision: Decision, policy: PolicyRef, took: float) -> Decided:
+        """The question with this answer, of this policy, which took so many seconds. RecordError once the call has ended."""
+        self.span.stage("decide")
+        prepared = self.parts.preparations.of(decision, self.call.door)
+        if prepared.error is not None:
+            self.parts.report(prepared.error)
+        seen = [(kind, name, class_) for (kind, name), class_ in put.classes.items()]
+        entry = self._entry(put.phase, put.data, prepared, seen, policy, put.index, took)
+        return Decided(put, policy, decision, prepared, entry)
+
+    def _recorded(self, decided: Decided) -> Final | None:
+        """What the caller is told of a deny; None for a permit."""
+        prepared, policy = decided.prepared, decided.policy
+        self._noted(decided.put.phase, prepared)
+        self.revision = policy.revision
+        return None if prepared.permits else self._denied(prepared.decision, policy)
+
+    def _permit(self, found: Sequence[Decided]) -> None:
+        for one in found:
+            if one.prepared.by_exception and self._claims is not None:
+                self.parts.circumstances.used(self._claims, self.call_id)
+                break
+        self._permitted = True
 
     async def _adopted(self, newer: Superseded) -> PolicyRef:
         """The policy by which the engine answers already, once it is in force here. DecideError when that takes long."""
@@ -265,53 +240,56 @@ class Case:
             )
             prepared = prepare(decision, self.call.door)
             try:
-                await self._record(phase, canonical(document), prepared, (), self._basis(), 0.0)
+                await self._record(phase, canonical(document), prepared, (), *self._basis(), 0.0)
             except RecordError as failed:
                 error = failed
-        return refusals.failed(error, self.call_id, self._basis().policy.revision)
+        return refusals.failed(error, self.call_id, self._basis()[0].revision)
 
-    def _basis(self) -> Basis:
-        """What is in force when no policy was asked; no policy when it is too old to be in force."""
+    def _basis(self) -> tuple[PolicyRef, str | None]:
+        """Policy and index in force when no policy was asked; no policy when it is too old to be in force."""
         try:
             policy = self.parts.standing.policy(self.parts.clock())
         except DecideError:
             policy = PolicyRef(revision=None)
-        return Basis(policy, self.parts.standing.index())
-
-    def _environment(self, phase: Phase, minute: str) -> Environment:
-        if self._claims is None:
-            return Environment(time=minute, phase=phase)
-        return self._claims.environment(phase, minute)
+        return policy, self.parts.standing.index()
 
     async def _record(
-        self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, basis: Basis, took: float
-    ) -> None:
+        self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, policy: PolicyRef, index: str | None,
+        took: float,
+    ) -> None:  # fmt: skip
+        await self.parts.recorder.decision(self._entry(phase, data, prepared, seen, policy, index, took))
+        self._noted(phase, prepared)
+
+    def _entry(
+        self, phase: Phase, data: bytes, prepared: Prepared, seen: SeenSubjects, policy: PolicyRef, index: str | None,
+        took: float,
+    ) -> DecisionEntry:  # fmt: skip
         if self.closed:
             raise RecordError("the call has ended")
-        parts, span, identity = self.parts, self.span, self._identity
-        await parts.recorder.decision(
-            DecisionEntry(
-                call_id=self.call_id,
-                phase=phase,
-                service=self.action.service or "",
-                method=self.action.method or "",
-                door=self.call.door.name,
-                trace=Trace(trace_id=span.trace_id, span_id=span.span_id, from_=span.from_),
-                policy=basis.policy,
-                directory=parts.standing.directory() if identity is None else identity.directory,
-                index=basis.index_revision,
-                input=msgspec.Raw(data),
-                decision=prepared.encoded,
-                subjects=seen,
-                obligations=prepared.obligations,
-                level=self._level(permits=prepared.permits, asked=prepared.duties.durability),
-                engine=parts.decisions.name,
-                eval_us=int(took * 1e6),
-                deadline=self.call.deadline,
-            )
+        parts, span, identity, action = self.parts, self.span, self._identity, self.action
+        return DecisionEntry(
+            call_id=self.call_id,
+            phase=phase,
+            service=action.service or "",
+            method=action.method or "",
+            door=self.call.door.name,
+            trace=Trace(trace_id=span.trace_id, span_id=span.span_id, from_=span.from_),
+            policy=policy,
+            directory=parts.standing.directory() if identity is None else identity.directory,
+            index=index,
+            input=msgspec.Raw(data),
+            decision=prepared.encoded,
+            subjects=seen,
+            obligations=prepared.obligations,
+            level=self._level(permits=prepared.permits, asked=prepared.duties.durability),
+            engine=parts.decisions.name,
+            eval_us=int(took * 1e6),
+            deadline=self.call.deadline,
         )
-        span.stage("record")
-        span.decided(self.call.door.name, phase, prepared.effect, prepared.reason)
+
+    def _noted(self, phase: Phase, prepared: Prepared) -> None:
+        self.span.stage("record")
+        self.span.stats.decided(self.call.door.name, phase, prepared.effect, prepared.reason)
 
     def _level(self, *, permits: bool, asked: Level | None = None) -> Level:
         """The level of the most demanding kind among those who ask; a policy may only raise it."""
@@ -343,7 +321,13 @@ class Case:
             return final
         self.closed = True
         try:
-            final = await self._ended(final, body)
+            try:
+                level = self._level(permits=self._refused is None)
+                await self.parts.recorder.outcome(body, "committed" if level == "acknowledged" else level)
+            except Exception as error:  # noqa: BLE001 - whatever it was, there is no durable outcome
+                final = self._unrecorded(error)
+            finally:
+                self._over(final)
         except BaseException:
             if self.exposure is not None:
                 self.exposure.owe()
@@ -352,49 +336,30 @@ class Case:
             await self.exposure.close()
         return final
 
-    async def _ended(self, final: Final, body: OutcomeBody) -> Final:
-        level = self._level(permits=self._refused is None)
-        level = "committed" if level == "acknowledged" else level
-        try:
-            await self.parts.recorder.outcome(body, level)
-        except Exception as error:  # noqa: BLE001 - whatever it was, there is no durable outcome
-            failed = (
-                error
-                if isinstance(error, RecordError)
-                else RecordError(
-                    "the access cannot be recorded now", operator=f"the recorder failed: {type(error).__name__}"
-                )
+    @property
+    def at_once(self) -> bool:
+        """Whether `close` waits for nothing: the outcome has to be written only, and the ledger knows of no such call."""
+        return self.exposure is None and self._level(permits=self._refused is None) == "written"
+
+    def _unrecorded(self, error: Exception) -> Final:
+        failed = (
+            error
+            if isinstance(error, RecordError)
+            else RecordError(
+                "the access cannot be recorded now", operator=f"the recorder failed: {type(error).__name__}"
             )
-            self.parts.report(failed)
-            final = refusals.failed(failed, self.call_id)
-            self._refused = ("record_unavailable", final.code)
-        finally:
-            self.span.stage("answer")
-            effect = "permit" if self._permitted and self._refused is None else "deny"
-            self.span.end(final.code.name, effect, self._refused[0] if self._refused else "")
+        )
+        self.parts.report(failed)
+        final = refusals.failed(failed, self.call_id)
+        self._refused = ("record_unavailable", final.code)
         return final
+
+    def _over(self, final: Final) -> None:
+        self.span.stage("answer")
+        refused = self._refused
+        effect = "permit" if self._permitted and refused is None else "deny"
+        self.span.end(final.code._name_, effect, "" if refused is None else refused[0])
 
     def forward_metadata(self) -> Metadata:
         """What the upstream is sent: the caller's metadata, and who called."""
-        identity = self.identity
-        added: list[tuple[str, str | bytes]] = [
-            (CALL_ID, self.call_id),
-            ("traceparent", self.span.traceparent),
-        ]
-        if identity.person is not None:
-            added.append(("x-customhouse-person", _quoted(identity.person)))
-        if identity.workload is not None:
-            added.append(("x-customhouse-workload", identity.workload))
-        return (*[item for item in self.call.metadata if item[0] != "traceparent"], *added)
-
-
-@lru_cache(maxsize=1024)
-def _named(path: str) -> Action:
-    """What a caller wants done, before anybody knows what it means."""
-    service, _, method = path.lstrip("/").partition("/")
-    return Action(service=service, method=method)
-
-
-@lru_cache(maxsize=4096)
-def _quoted(person: str) -> str:
-    return quote(person, safe=_PLAIN)
+        return forwarded(self.call.metadata, self.call_id, self.span.traceparent, self._identity or self.identity)

@@ -6,7 +6,7 @@ attested security requirements) is not claimed at all: all that is in force for 
 """
 
 import re
-from collections.abc import Callable, Iterable
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from datetime import UTC, datetime
 from typing import Protocol
 
@@ -83,7 +83,7 @@ class Claims:
 
 
 MAX_KEPT = 4096
-_Said = tuple[str | None, str | None, str | None, str | None]
+_Said = tuple[str | bytes | None, str | bytes | None, str | bytes | None, str | None]
 
 
 class Circumstances:
@@ -119,15 +119,12 @@ class Circumstances:
         InterceptError INVALID_ARGUMENT for a claim of the wrong form or given twice; IdentifyError
         `exception_invalid` for a grant that does not hold for this person now.
         """
-        found: dict[str, str] = {}
-        for key, value in metadata:
-            if key in _CLAIMS:
-                if key in found:
-                    raise InterceptError(
-                        f"metadata {key} is given twice; send it once", reason=ReasonCode.PURPOSE_NOT_ALLOWED
-                    )
-                found[key] = str(value)
-        lifted = self._in_force(subjects, service, now)
+        found = dict(metadata)
+        if len(found) != len(metadata):
+            _check_once(metadata)
+        lifted = NOTHING if self._authorizations is None else self._authorizations.for_call(
+            _parties(subjects), service, now
+        )  # fmt: skip
         said = (found.get(PURPOSE), found.get(JUSTIFICATION), found.get(TICKET), operated_from)
         plain = lifted is NOTHING and EXCEPTION not in found
         known = self._kept.get(said) if plain else None
@@ -141,7 +138,12 @@ class Circumstances:
         return made
 
     def _checked(
-        self, found: dict[str, str], person: str | None, operated_from: str | None, now: float, lifted: Lifted
+        self,
+        found: Mapping[str, str | bytes],
+        person: str | None,
+        operated_from: str | None,
+        now: float,
+        lifted: Lifted,
     ) -> Claims:
         network = self._destination or Network(destination=Place(country=operated_from))
         return Claims(
@@ -175,7 +177,7 @@ class Circumstances:
             self._minute = (number, text)
         return self._minute[1]
 
-    def _exceptions(self, claimed: str | None, person: str | None, now: float) -> tuple[ExceptionGrant, ...]:
+    def _exceptions(self, claimed: str | bytes | None, person: str | None, now: float) -> tuple[ExceptionGrant, ...]:
         if claimed is None:
             return ()
         if self._grants is None or person is None:
@@ -183,20 +185,9 @@ class Circumstances:
                 "no exception can be claimed here", reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED
             )
         try:
-            return (self._grants.claim(person, claimed, now),)
+            return (self._grants.claim(person, str(claimed), now),)
         except SignedObjectError as error:
             raise IdentifyError(str(error), reason=ReasonCode.EXCEPTION_INVALID, code=Code.PERMISSION_DENIED) from None
-
-    def _in_force(self, subjects: Iterable[Subject], service: str, now: float) -> Lifted:
-        if self._authorizations is None:
-            return NOTHING
-        parties: list[tuple[str, str | None]] = []
-        for one in subjects:
-            if one.person.id is not None:
-                parties.append((one.person.id, one.engagement.group))
-            if one.workload.id is not None:
-                parties.append((one.workload.id, None))
-        return self._authorizations.for_call(parties, service, now)
 
     def used(self, claims: Claims, call_id: str) -> None:
         """A call was permitted by the exception it had claimed."""
@@ -205,10 +196,28 @@ class Circumstances:
                 self._grants.used(grant, call_id)
 
 
+def _check_once(metadata: Metadata) -> None:
+    said = [key for key, _ in metadata if key in _CLAIMS]
+    for key in said:
+        if said.count(key) > 1:
+            raise InterceptError(f"metadata {key} is given twice; send it once", reason=ReasonCode.PURPOSE_NOT_ALLOWED)
+
+
+def _parties(subjects: Iterable[Subject]) -> Iterator[tuple[str, str | None]]:
+    for one in subjects:
+        if one.person.id is not None:
+            yield one.person.id, one.engagement.group
+        if one.workload.id is not None:
+            yield one.workload.id, None
+
+
 def _matching(
-    found: dict[str, str], key: str, matches: Callable[[str], object], wanted: str, reason: ReasonCode
+    found: Mapping[str, str | bytes], key: str, matches: Callable[[str], object], wanted: str, reason: ReasonCode
 ) -> str | None:
     value = found.get(key)
-    if value is not None and not matches(value):
+    if value is None:
+        return None
+    value = str(value)  # as bytes, which no door gives under these names, it matches nothing
+    if not matches(value):
         raise InterceptError(f"metadata {key} is not {wanted}", reason=reason)
     return value

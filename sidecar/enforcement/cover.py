@@ -1,12 +1,12 @@
 """Which decision is in force for a phase of a call, and what a policy is asked about beyond a method's description."""
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 
 import msgspec
 
 from sidecar.attributes.reach import Reach
-from sidecar.attributes.resource import Classified, MethodDescription, SubjectIndex
+from sidecar.attributes.resource import Classified, MethodDescription, SubjectIndex, SubjectKey
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement.obligations import Duties
 from sidecar.vocabulary import SubjectClass, SubjectCounts
@@ -20,7 +20,7 @@ class Cover(msgspec.Struct, frozen=True):
 
     counts: SubjectCounts
     reached: Reach | None
-    seen: SeenSubjects
+    classes: Mapping[SubjectKey, SubjectClass]
     minute: str
     until: float
     duties: Duties
@@ -48,7 +48,7 @@ def categories_of(reached: Reach | None) -> frozenset[str]:
     return frozenset() if reached is None else reached.categories
 
 
-def counted(classes: dict[tuple[str, str], SubjectClass], own: tuple[str, str] | None) -> SubjectCounts:
+def counted(classes: Mapping[SubjectKey, SubjectClass], own: SubjectKey | None) -> SubjectCounts:
     """How many subjects of each class these are."""
     found = list(classes.values())
     return SubjectCounts(
@@ -56,29 +56,32 @@ def counted(classes: dict[tuple[str, str], SubjectClass], own: tuple[str, str] |
     )
 
 
-def nameless(counts: SubjectCounts, classes: dict[tuple[str, str], SubjectClass]) -> int:
+def nameless(counts: SubjectCounts, classes: Mapping[SubjectKey, SubjectClass]) -> int:
     """How many of those counted are not named."""
     return max(0, counts.unknown - list(classes.values()).count("unknown"))
 
 
-def reclassified(cover: Cover, index: SubjectIndex, now: float) -> tuple[SubjectCounts, SeenSubjects]:
+def reclassified(
+    cover: Cover, index: SubjectIndex, now: float
+) -> tuple[SubjectCounts, Mapping[SubjectKey, SubjectClass]]:
     """The cover's counts and subjects as the index has them now; somebody's class may only become more sensitive.
 
     What an answer's country said of them is not at hand any more, so a class is not taken back on the index alone.
     """
     fresh = index.fresh(now)
-    seen = [
-        (kind, name, _class_now(class_, index.classify(kind, name), fresh=fresh)) for kind, name, class_ in cover.seen
-    ]
-    old, new = [one[2] for one in cover.seen], [one[2] for one in seen]
-    if old == new:
-        return cover.counts, cover.seen
+    classes = {
+        (kind, name): _class_now(class_, index.classify(kind, name), fresh=fresh)
+        for (kind, name), class_ in cover.classes.items()
+    }
+    if classes == cover.classes:
+        return cover.counts, cover.classes
+    old, new = list(cover.classes.values()), list(classes.values())
     shift = {class_: new.count(class_) - old.count(class_) for class_ in ("us", "non_us", "unknown")}
     counts = cover.counts
     return msgspec.structs.replace(
         counts, us=counts.us + shift["us"], non_us=counts.non_us + shift["non_us"],
         unknown=counts.unknown + shift["unknown"],
-    ), seen  # fmt: skip
+    ), classes  # fmt: skip
 
 
 def _class_now(before: SubjectClass, listed: SubjectClass, *, fresh: bool) -> SubjectClass:

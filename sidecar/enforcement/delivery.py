@@ -17,7 +17,7 @@ from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
 from google.protobuf.message import DecodeError
 
 from sidecar.api.v1 import oversight_pb2 as wire
-from sidecar.api.v1.oversight_pb2_grpc import OversightStub
+from sidecar.enforcement.awaited import Awaited
 from sidecar.enforcement.receipts import ReceiptError, ReceiptVerifier, SplitViewError
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import IntegrityError
@@ -25,13 +25,16 @@ from sidecar.record import MAX_BATCH, batch_message
 from sidecar.spool.files import PosixFiles, keep_spare, replace_durably
 from sidecar.spool.log import Spool
 from sidecar.spool.reader import Chunk, SpoolReader
-from sidecar.tlog.merkle import leaf_hash, root_hash
 
-Stream = grpc.aio.StreamStreamCall[wire.AppendRequest, wire.AppendResponse]
+Stream = grpc.aio.StreamStreamCall[bytes, wire.AppendResponse]
+"""Requests are encoded here: a batch's items come encoded from the spool."""
 
 BATCH_BYTES = 1 << 20
 """Where a batch ends even if it holds fewer records; a gRPC message is at most 4 MiB."""
 LINGER = 0.05
+"""Seconds that a batch waits for more records when somebody waits for a receipt."""
+LONGEST_LINGER = 0.2
+"""The same when nobody does: a batch costs as much as sixty records, whatever it holds."""
 WINDOW = 16
 """Batches in flight without an answer."""
 OUTSTANDING = 1 << 16
@@ -43,6 +46,8 @@ _NOTE_RESERVE = 8192
 _EARLY = 256
 """Receipts kept that came before this stream sent their records: a store may answer an Open with them."""
 _REGISTER = "Register this producer's key and certificate with the store"
+_APPEND = f"/{wire.DESCRIPTOR.services_by_name['Oversight'].full_name}/Append"
+_BATCH = wire.AppendRequest.DESCRIPTOR.fields_by_name["batch"].number
 _UNKNOWN_HERE = frozenset({"unknown_producer", "bad_signature"})
 
 
@@ -88,7 +93,7 @@ class Delivery:
 
     def __init__(self, spool: Spool, *, private_key: Ed25519PrivateKey, channel: Callable[[], grpc.aio.Channel],
                  receipts: ReceiptVerifier, now: Callable[[], datetime], jitter: Callable[[], float], log: OperatorLog,
-                 linger: float = LINGER, stall: float = STALL) -> None:  # fmt: skip
+                 linger: float = LINGER, longest: float = LONGEST_LINGER, stall: float = STALL) -> None:  # fmt: skip
         self.status = DeliveryStatus()
         self._spool = spool
         self._reader = SpoolReader(spool)
@@ -98,11 +103,12 @@ class Delivery:
         self._now = now
         self._jitter = jitter
         self._log = log
-        self._linger = linger
+        self._linger, self._longest = linger, longest
         self._stall = stall
         self._retry = _FIRST_RETRY
         self._flight: deque[_Sent] = deque()
-        self._hashes: dict[str, dict[int, bytes]] = {}
+        self._awaited = Awaited()
+        self._draining = False
         self._early: deque[wire.Receipt] = deque(maxlen=_EARLY)
         self._moved = asyncio.Event()
         self._kept = spool.shelf.folder / "checkpoint"
@@ -136,7 +142,8 @@ class Delivery:
             await asyncio.sleep(wait * (0.5 + self._jitter() / 2))
 
     async def drain(self, timeout: float) -> bool:
-        """Wait until every record has a receipt, at most `timeout` seconds; whether it has."""
+        """Wait until every record has a receipt, at most `timeout` seconds; whether it has. No batch lingers any more."""
+        self._draining = True
         try:
             async with asyncio.timeout(timeout):
                 while self._spool.depth_records:
@@ -160,10 +167,9 @@ class Delivery:
         channel = self._channel()
         self._reader.rewind()
         self._flight.clear()
-        self._hashes.clear()
+        self._awaited.clear()
         self._early.clear()
-        stub = OversightStub(channel)  # type: ignore[no-untyped-call]  # generated
-        stream: Stream = stub.Append()
+        stream: Stream = channel.stream_stream(_APPEND, response_deserializer=wire.AppendResponse.FromString)()
         tasks = [asyncio.create_task(self._receive(stream)), asyncio.create_task(self._send(stream))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -185,15 +191,16 @@ class Delivery:
             chunk = await self._next_chunk()
             if chunk.epoch != opened:
                 opened = chunk.epoch
-                await self._write(stream, wire.AppendRequest(open=self._open(chunk)))
+                await self._write(stream, wire.AppendRequest(open=self._open(chunk)).SerializeToString())
             request = self._batch(chunk)
-            self._flight.append(_Sent(chunk.epoch, chunk.first_seq, len(chunk.items)))
+            self._awaited.add(chunk.epoch, chunk.first_seq, chunk.leaf_hashes)
+            self._flight.append(_Sent(chunk.epoch, chunk.first_seq, chunk.records))
             await self._write(stream, request)
-            self.status.sent += len(chunk.items)
+            self.status.sent += chunk.records
             for _ in range(len(self._early)):
                 await self._receipt(self._early.popleft())
 
-    async def _write(self, stream: Stream, request: wire.AppendRequest) -> None:
+    async def _write(self, stream: Stream, request: bytes) -> None:
         try:
             await stream.write(request)
         except asyncio.InvalidStateError:
@@ -201,7 +208,7 @@ class Delivery:
 
     async def _room(self) -> None:
         """Wait until there may be one more batch. A store that answers nothing is given up."""
-        while len(self._flight) >= WINDOW or sum(map(len, self._hashes.values())) >= OUTSTANDING:
+        while len(self._flight) >= WINDOW or len(self._awaited) >= OUTSTANDING:
             self._moved.clear()
             try:
                 async with asyncio.timeout(self._stall if self._flight else None):
@@ -216,12 +223,19 @@ class Delivery:
             pending = self._reader.pending(MAX_BATCH)
             if pending and not lingered and pending < MAX_BATCH:
                 lingered = True
-                await asyncio.sleep(self._linger)
+                await self._for_more()
                 continue
             chunk = self._reader.take(MAX_BATCH, BATCH_BYTES) if pending else None
             if chunk is not None:
                 return chunk
             await self._wait_for_records()
+
+    async def _for_more(self) -> None:
+        """Linger: one step if somebody waits for a receipt or for the end, more if nobody does; no longer than it fills."""
+        for _ in range(max(1, round(self._longest / self._linger))):
+            await asyncio.sleep(self._linger)
+            if self._draining or self._spool.receipts_wanted or self._reader.pending(MAX_BATCH) >= MAX_BATCH:
+                return
 
     async def _wait_for_records(self) -> None:
         try:
@@ -238,21 +252,16 @@ class Delivery:
             receipts_from=chunk.first_seq,
         )  # fmt: skip
 
-    def _batch(self, chunk: Chunk) -> wire.AppendRequest:
+    def _batch(self, chunk: Chunk) -> bytes:
+        """An `AppendRequest` with the batch: its fields in the order of their numbers, as protobuf writes them."""
         options = self._spool.options
-        hashes = [leaf_hash(item.leaf) for item in chunk.items]
-        self._hashes.setdefault(chunk.epoch, {}).update(enumerate(hashes, start=chunk.first_seq))
         header = wire.BatchHeader(
             producer=options.producer, slot=options.slot, epoch=chunk.epoch, first_seq=chunk.first_seq,
-            count=len(hashes), root=root_hash(hashes),
+            count=chunk.records, root=chunk.root,
             clock=self._now().isoformat(timespec="microseconds").replace("+00:00", "Z"),
         ).SerializeToString()  # fmt: skip
-        items = [
-            wire.Item(leaf=one.leaf, salt=one.salt, body=one.body, nonce=one.nonce, sealed_openings=one.sealed_openings)
-            for one in chunk.items
-        ]
-        signature = self._key.sign(batch_message(header))
-        return wire.AppendRequest(batch=wire.Batch(header=header, signature=signature, items=items))
+        signed = wire.Batch(header=header, signature=self._key.sign(batch_message(header))).SerializeToString()
+        return _field(_BATCH, signed, chunk.items)
 
     async def _receive(self, stream: Stream) -> None:
         async for response in stream:
@@ -280,9 +289,7 @@ class Delivery:
             self._receipts.check_promise(accepted.promise, accepted.signature, promise.origin)
         except (ReceiptError, DecodeError) as error:
             raise DeliveryError(f"the store's promise does not hold: {error}") from None
-        seqs = {seq for one in promise.ranges if one.epoch == sent.epoch and one.count <= MAX_BATCH
-                for seq in range(one.first_seq, one.first_seq + one.count)}  # fmt: skip
-        if not seqs.issuperset(range(sent.first_seq, sent.first_seq + sent.size)):
+        if not _covers(promise, sent):
             raise DeliveryError(f"the store's promise leaves out records of the batch from {sent.first_seq} on")
         self.status.accepted += sent.size
         self.status.merge_by = promise.merge_by
@@ -306,9 +313,7 @@ class Delivery:
             raise DeliveryError(f"{text}. {_REGISTER}", wait=_REFUSED_RETRY)
         if sent is None:
             raise DeliveryError(text)
-        hashes = self._hashes.get(sent.epoch, {})
-        for seq in range(sent.first_seq, sent.first_seq + sent.size):
-            hashes.pop(seq, None)
+        self._awaited.drop(sent.epoch, sent.first_seq, sent.size)
 
     async def _receipt(self, receipt: wire.Receipt) -> None:
         span = receipt.range
@@ -320,12 +325,11 @@ class Delivery:
         except ReceiptError as error:
             self._bad_receipt(str(error))
             return
-        hashes = self._hashes.get(span.epoch, {})
         if span.slot != self._spool.options.slot or not 0 < span.count <= OUTSTANDING:
             self._bad_receipt(f"it is for slot {span.slot} and {span.count} records")
             return
-        leaves = [hashes.get(seq, b"") for seq in range(span.first_seq, span.first_seq + span.count)]
-        if not all(leaves):
+        leaves = self._awaited.of(span.epoch, span.first_seq, span.count)
+        if leaves is None:
             if not self._spool.shelf.retention.is_acknowledged(span.epoch, span.first_seq, span.count):
                 self._early.append(receipt)
             return
@@ -346,11 +350,7 @@ class Delivery:
     def _acknowledge(self, epoch: str, first_seq: int, count: int) -> None:
         self._spool.acknowledge(epoch, first_seq, count)
         self.status.acknowledged += count
-        hashes = self._hashes[epoch]
-        for seq in range(first_seq, first_seq + count):
-            hashes.pop(seq, None)
-        if not hashes:
-            del self._hashes[epoch]
+        self._awaited.drop(epoch, first_seq, count)
 
     def _bad_receipt(self, why: str) -> None:
         self.status.bad_receipts += 1
@@ -370,3 +370,22 @@ class Delivery:
     def _say(self, what: str) -> None:
         self.status.last_error = what
         self._log.warning("delivery_interrupted", error=what)
+
+
+def _covers(promise: wire.Promise, sent: _Sent) -> bool:
+    """Whether the promise names every record of the batch."""
+    reached = sent.first_seq
+    for one in sorted(promise.ranges, key=lambda one: one.first_seq):
+        if one.epoch == sent.epoch and one.count <= MAX_BATCH and one.first_seq <= reached:
+            reached = max(reached, one.first_seq + one.count)
+    return reached >= sent.first_seq + sent.size
+
+
+def _field(number: int, *parts: bytes) -> bytes:
+    """A length-delimited field of a message: tag, length, and these bytes (protobuf encoding, "Message Structure")."""
+    size, head = sum(map(len, parts)), bytearray((number << 3 | 2,))
+    while size >= 0x80:
+        head.append(size & 0x7F | 0x80)
+        size >>= 7
+    head.append(size)
+    return b"".join((head, *parts))

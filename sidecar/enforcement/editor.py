@@ -12,16 +12,19 @@ from typing import Any, Literal, NamedTuple
 
 from google.protobuf.message import Message
 
+from sidecar._native import Rules
 from sidecar.attributes.messages import MessagePlan, ParsedMessage, filled, named
 from sidecar.attributes.plans import FieldPlan, Plan
 from sidecar.attributes.presence import Ids, Unit, held, inventory, is_unit, within
 from sidecar.attributes.reach import reach_of
+from sidecar.attributes.wire import Wire, place
 from sidecar.attributes.words import IMPERSONAL, UNCLASSIFIED
-from sidecar.enforcement.release import Classes, Release, classes_of
+from sidecar.enforcement.release import Classes, Release, classes_of, weight
 from sidecar.vocabulary import SubjectClass
 
 SHOWN = 4
 """Characters of a masked string that stay, if at least as many are hidden."""
+_KEEP, _CLEAR, _MASK = range(3)
 
 
 class Step(NamedTuple):
@@ -53,6 +56,7 @@ class Orders:
     allowed: frozenset[str]
     by_path: bool
     _steps: dict[Plan, tuple[Step, ...]] = dataclasses.field(default_factory=dict, init=False, repr=False)
+    _rules: dict[Wire, Rules] = dataclasses.field(default_factory=dict, init=False, repr=False)
 
     def spares(self, categories: frozenset[str]) -> bool:
         """Whether data of these categories stays as it is, if it is nobody's record of its own."""
@@ -64,6 +68,31 @@ class Orders:
         if found is None:
             found = self._steps[plan] = tuple(self._step(field) for field in plan.fields)
         return found
+
+    def rules(self, wire: Wire) -> Rules:
+        """The steps, as messages are edited by that are read as bytes."""
+        found = self._rules.get(wire)
+        if found is None:
+            found = self._rules[wire] = Rules(
+                lambda number: [self._action(one) for one in self.steps(wire.plan(number))]
+            )
+        return found
+
+    @property
+    def dropped(self) -> int:
+        """The classes whose records go, as bits by weight."""
+        return sum([1 << weight(one) for one in self.drop]) if self.drop else 0
+
+    def _action(self, step: Step) -> tuple[int, int]:
+        """What `Editor` does to a field that is not a map, and the category that it counts under."""
+        field = step.field
+        if step.does == "mask":
+            return _MASK if field.text else _CLEAR, place(field.category)
+        if step.does == "redact":
+            return _CLEAR, place(field.category)
+        child = field.child
+        spared = child is not None and not child.leads and self.spares(child.governed)
+        return _KEEP, place(field.category if spared else step.category)
 
     def _step(self, field: FieldPlan) -> Step:
         category = field.category if field.kind is None else None

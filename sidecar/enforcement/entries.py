@@ -14,6 +14,8 @@ class DecisionEntry(msgspec.Struct, frozen=True, kw_only=True):
     `input` and `decision` are the documents' exact bytes. `subjects` holds (kind, id, class) of each data subject of
     the message, in the clear: the recorder turns them into pseudonyms and nothing else keeps them. `level` is what must
     be reached before the message goes on. `deadline` is the call's, on the monotonic clock, None when it has none.
+
+    The compiled module reads the fields in this order (`native/src/record/body.rs`).
     """
 
     call_id: str

@@ -10,36 +10,29 @@ Invariants, whatever the kind of method:
 * nobody is served on an identity that has lapsed.
 """
 
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from time import perf_counter
 
-from sidecar.attributes.messages import ParsedMessage
+from sidecar.attributes.messages import MessagePlan, ParsedMessage
 from sidecar.attributes.reach import Reach
-from sidecar.attributes.resource import Classified, MethodDescription
+from sidecar.attributes.resource import Classified, MethodDescription, SubjectKey
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import OK, Call, Final, Metadata
+from sidecar.enforcement.call import OK, Call, Final
 from sidecar.enforcement.case import Case
-from sidecar.enforcement.cover import (
-    Cover,
-    SeenSubjects,
-    categories_of,
-    counted,
-    decidable,
-    nameless,
-    reclassified,
-    settled,
-)
-from sidecar.enforcement.exposure import Wanted, of_answer, of_request
+from sidecar.enforcement.cover import Cover, categories_of, counted, decidable, nameless, reclassified, settled
+from sidecar.enforcement.exposure import CallExposure, Wanted, of_answer, of_request
 from sidecar.enforcement.obligations import Duties, Release, admitted
 from sidecar.enforcement.outcomes import Confirmation, Shown, beyond, cut_short, observed, unseen
 from sidecar.enforcement.parts import Parts
 from sidecar.errors import Code, EnforceError, IdentifyError, InterceptError, StageError
+from sidecar.ledger.items import Item
 from sidecar.observability.calls import CallSpan
 from sidecar.record import MessageCounts
 from sidecar.vocabulary import Phase, ReasonCode, SubjectClass, SubjectCounts
 
-SubjectKey = tuple[str, str]
+Classes = Mapping[SubjectKey, SubjectClass]
 _CHANGES = frozenset({"write", "delete", "admin"})
 _MAY_WAIT = frozenset({"read", "list", "search"})
 """Actions whose request may go ahead before the subjects are known, since nothing is released undecided."""
@@ -51,25 +44,23 @@ _MOST_REMEMBERED = 20_000
 class Guarded:
     """The state of one call between `open` and `finish`. One event loop; both directions of a stream may use it."""
 
+    # What most calls never change stands here once, and not in each call.
+    _method: MethodDescription | None = None
+    _bound = False
+    """Something in this call was under obligations that change answers."""
+    messages_in = messages_out = bytes_out = _answers = 0
+    ordered = Duties.none()
+    """What the decisions about the requests have ordered so far."""
+
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
-        self._case = Case(parts, call, span, call_id)
+        self.case = Case(parts, call, span, call_id)
+        """Who calls and what was decided."""
         self._parts, self.call, self.span, self.call_id = parts, call, span, call_id
-        self._method: MethodDescription | None = None
         self._classes: dict[SubjectKey, SubjectClass] = {}
         self._named: dict[SubjectKey, SubjectClass] = {}
         """Whom the requests named: those whom an answer that names nobody is about."""
         self._covers: dict[Phase, Cover] = {}
-        self._ordered = Duties.none()
-        """What the requests' decisions have ordered so far."""
-        self._bound = False
-        """Something in this call was under obligations that change answers."""
         self._release = Release()
-        self.messages_in = self.messages_out = self.bytes_out = self._answers = 0
-
-    @property
-    def case(self) -> Case:
-        """Who calls and what was decided."""
-        return self._case
 
     @property
     def description(self) -> MethodDescription:
@@ -79,25 +70,20 @@ class Guarded:
         return self._method
 
     @property
-    def ordered(self) -> Duties:
-        """What the decisions about the requests have ordered so far."""
-        return self._ordered
-
-    @property
     def recheck_after(self) -> float | None:
         """Seconds until this call wants to be decided again; None for never."""
-        found = self._ordered.and_(self._covers["response"].duties) if "response" in self._covers else self._ordered
+        found = self.ordered.and_(self._covers["response"].duties) if "response" in self._covers else self.ordered
         return found.recheck
 
     @property
     def expires_at(self) -> float:
         """When the caller's identity, or the exception they claim, lapses, in unix seconds."""
-        return self._case.expires_at
+        return self.case.expires_at
 
     @property
     def revision(self) -> str | None:
         """Revision of the policy that decided last."""
-        return self._case.revision
+        return self.case.revision
 
     @property
     def free(self) -> bool:
@@ -106,15 +92,15 @@ class Guarded:
         Nor where the ledger counts what leaves: nobody can count what stands in an error's text.
         """
         cover = self._covers.get("request")
-        uncounted = self._case.exposure is None
+        uncounted = self.case.exposure is None
         return cover is not None and not cover.counts.pending and not self._bound and uncounted
 
     async def open(self) -> Final | None:
         """Stages 1 to 3 for the call as a whole. None, or the recorded refusal."""
         try:
-            self._case.identify()
-            self._method = self._case.describe()
-            self._case.claim()
+            self.case.identify()
+            self._method = self.case.describe()
+            self.case.claim()
         except StageError as error:
             return await self.refuse(error)
         return None
@@ -122,62 +108,63 @@ class Guarded:
     async def identified(self) -> Final | None:
         """For schemas, which identified callers may read. None once that is recorded, or the recorded refusal."""
         try:
-            self._case.identify()
-            await self._case.permit_schema()
+            self.case.identify()
+            await self.case.permit_schema()
         except StageError as error:
             return await self.refuse(error)
         return None
 
     async def refuse(self, error: StageError, phase: Phase = "request") -> Final:
         """Record a refusal; what the caller is told."""
-        return await self._case.refuse(error, phase)
+        return await self.case.refuse(error, phase)
 
     # -- requests ----------------------------------------------------------------------------------------------------
 
     async def admit(self, data: bytes) -> bytes | Final:
         """Decide a request message: the bytes to forward, once that is recorded, or the recorded refusal."""
-        self.span.begin()
         try:
-            return await self._admit(data)
+            now = self._still_known()
+            description, case = self._method or self.description, self.case
+            parsed = description.request.parse(data)
+            classified = description.request_subjects(self._parts.classifier, parsed, case.identity.own, now)
+            self.span.stage("describe")
+            if classified.counts.pending and not self.call.door.sees_answers:
+                classified = settled(classified)
+            counts, classes = classified.counts, classified.classes
+            reached = None if classified.reached is None else decidable(classified, description)
+            wanted = self._asked(counts, reached, classes)
+            if not self._covered("request", counts, reached, classes):
+                found = await case.decide("request", counts, reached, classes, wanted)
+                if isinstance(found, Final):
+                    return found
+                self._covers["request"] = found
+                self._heed("request", found)
+            if len(self._named) <= _MOST_REMEMBERED:
+                self._named.update(classes)
+            self.messages_in += 1
+            if case.action.name in _CHANGES:
+                self._release.named(classes, description.categories)
+                if case.exposure is not None:
+                    case.exposure.release(wanted(), answer=False)
+            covered = UNCLASSIFIED in description.reach.categories
+            return admitted(parsed, unclassified_covered=covered, decided=categories_of(reached))
         except StageError as error:
             return await self.refuse(error)
 
     async def admit_nothing(self) -> Final | None:
         """Decide to open a stream before any message: subjects are pending, or unknown where that cannot wait."""
-        self.span.begin()
-        pending = self._case.action.name in _MAY_WAIT and self.call.door.sees_answers
+        pending = self.case.action.name in _MAY_WAIT and self.call.door.sees_answers
         counts = SubjectCounts(pending=True) if pending else SubjectCounts(unknown=1)
         try:
             self._still_known()
-            found = await self._ask("request", counts, None, (), self._asked(counts, None, {}))
+            found = await self.case.decide("request", counts, None, {}, self._asked(counts, None, {}))
         except StageError as error:
             return await self.refuse(error)
-        return found if isinstance(found, Final) else None
-
-    async def _admit(self, data: bytes) -> bytes | Final:
-        now = self._still_known()
-        description = self.description
-        parsed = description.request.parse(data)
-        own = self._case.identity.own
-        classified = description.request_subjects(self._parts.classifier, parsed, own, now)
-        self.span.stage("describe")
-        if classified.counts.pending and not self.call.door.sees_answers:
-            classified = settled(classified)
-        reached = decidable(classified, description)
-        wanted = self._asked(classified.counts, reached, classified.classes)
-        if not self._covered("request", classified.counts, reached, classified.classes):
-            found = await self._ask("request", classified.counts, reached, _seen(classified.classes), wanted)
-            if isinstance(found, Final):
-                return found
-        if len(self._named) <= _MOST_REMEMBERED:
-            self._named.update(classified.classes)
-        self.messages_in += 1
-        if self._case.action.name in _CHANGES:
-            self._release.named(classified.classes, description.categories)
-            if self._case.exposure is not None:
-                self._case.exposure.release(wanted(), answer=False)
-        covered = UNCLASSIFIED in description.categories
-        return admitted(parsed, unclassified_covered=covered, decided=categories_of(reached))
+        if isinstance(found, Final):
+            return found
+        self._covers["request"] = found
+        self._heed("request", found)
+        return None
 
     # -- answers -----------------------------------------------------------------------------------------------------
 
@@ -187,69 +174,82 @@ class Guarded:
         The bytes that may leave (the same object where nothing had to change); None where nothing of the message may;
         or the recorded refusal, after which nothing at all leaves.
         """
-        self.span.begin()
         try:
-            return await self._release_message(data)
+            now = self._still_known()
+            description, case, release = self._method or self.description, self.case, self._release
+            parsed = self._readable(description.answer, data)
+            classified = description.answer_subjects(self._parts.classifier, parsed, case.identity.own, now)
+            self._answers += 1
+            self.span.stage("describe")
+            reached = None if classified.reached is None else decidable(classified, description)
+            duties = self._ordered_already(classified, reached)
+            if duties is None:
+                found = await self._duties_for(parsed, classified, reached)
+                if isinstance(found, Final):
+                    return found
+                duties = found
+            before = release.dropped, sum(release.redacted.values())
+            try:
+                out = duties.apply(
+                    parsed, self._classes, UNCLASSIFIED in description.reach.categories, release,
+                    decided=categories_of(reached),
+                )  # fmt: skip
+            except InterceptError as error:
+                raise self._unreadable(error) from None
+            if case.exposure is not None:
+                self._account(case.exposure, parsed, out, classified)
+            if (release.dropped, sum(release.redacted.values())) != before:
+                self.span.event("filtered")
         except StageError as error:
             return await self.refuse(error, "response")
-
-    async def _release_message(self, data: bytes) -> bytes | Final | None:
-        now = self._still_known()
-        description = self.description
-        try:
-            parsed = description.answer.parse(data)
-        except InterceptError as error:
-            raise self._unreadable(error) from None
-        own = self._case.identity.own
-        classified = description.answer_subjects(self._parts.classifier, parsed, own, now)
-        self._answers += 1
-        self.span.stage("describe")
-        reached = decidable(classified, description)
-        duties = await self._duties_for(parsed, classified, reached)
-        if isinstance(duties, Final):
-            return duties
-        dropped, before = self._release.dropped, sum(self._release.redacted.values())
-        try:
-            out = duties.apply(
-                parsed, self._classes, UNCLASSIFIED in description.categories, self._release,
-                decided=categories_of(reached),
-            )  # fmt: skip
-        except InterceptError as error:
-            raise self._unreadable(error) from None
-        self._account(parsed, out, classified)
-        if self._release.dropped != dropped or sum(self._release.redacted.values()) != before:
-            self.span.event("filtered")
         self.span.stage("enforce")
         return out
 
+    def _readable(self, plan: MessagePlan, data: bytes) -> ParsedMessage:
+        try:
+            return plan.parse(data)
+        except InterceptError as error:
+            raise self._unreadable(error) from None
+
+    def _ordered_already(self, classified: Classified, reached: Reach | None) -> Duties | None:
+        """What is ordered for an answer that names whom the request's decision was about; None for any other."""
+        classes = classified.classes
+        if not classes or reached is not None or not self._request_covers(classified.counts, classes):
+            return None
+        self._classes.update(classes)
+        return self.ordered
+
     async def _duties_for(self, parsed: ParsedMessage, classified: Classified, reached: Reach | None) -> Duties | Final:
-        """What is ordered for an answer, by a decision that covers it: the request's own, an earlier one, or a new."""
+        """What is ordered for any answer, by a decision that covers it: the request's own, an earlier one, or a new."""
         counts, classes = classified.counts, classified.classes
         if not classes and not classified.nobody and reached is None:
             if self.description.impersonal(parsed):
-                return self._ordered  # an empty page, a count: nobody's data
+                return self.ordered  # an empty page, a count: nobody's data
             known = 0 < len(self._named) <= _MOST_REMEMBERED
             classes = self._named if known else {}
-            counts = counted(classes, self._case.identity.own) if known else SubjectCounts(unknown=1)
+            counts = counted(classes, self.case.identity.own) if known else SubjectCounts(unknown=1)
         if reached is None and self._request_covers(counts, classes):
             self._classes.update(classes)
-            return self._ordered
+            return self.ordered
         if not self._covered("response", counts, reached, classes):
-            found = await self._ask("response", counts, reached, _seen(classes), self._answered(parsed, classified))
+            found = await self.case.decide(
+                "response", counts, reached, classes, self._answered(parsed, classified)
+            )  # fmt: skip
             if isinstance(found, Final):
                 return found
-            return self._ordered.and_(found.duties)
-        return self._ordered.and_(self._covers["response"].duties)
+            self._covers["response"] = found
+            self._heed("response", found)
+            return self.ordered.and_(found.duties)
+        return self.ordered.and_(self._covers["response"].duties)
 
-    def _request_covers(self, counts: SubjectCounts, classes: dict[SubjectKey, SubjectClass]) -> bool:
+    def _request_covers(self, counts: SubjectCounts, classes: Classes) -> bool:
         """Whether the request's decision was about exactly those whom an answer concerns. A unary one lasts its call."""
         cover = self._covers.get("request")
         if cover is None or cover.counts != counts or (not classes and counts.unknown):
             return False
-        if self.description.server_streaming and perf_counter() >= cover.until:
+        if (self._method or self.description).server_streaming and perf_counter() >= cover.until:
             return False
-        seen = _seen(classes)
-        return seen == cover.seen or set(seen) <= set(cover.seen)
+        return classes.items() <= cover.classes.items()
 
     def _unreadable(self, error: InterceptError) -> EnforceError:
         return EnforceError(
@@ -261,25 +261,14 @@ class Guarded:
 
     # -- decisions in force ------------------------------------------------------------------------------------------
 
-    def _covered(
-        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, classes: dict[SubjectKey, SubjectClass]
-    ) -> bool:
+    def _covered(self, phase: Phase, counts: SubjectCounts, reached: Reach | None, classes: Classes) -> bool:
         """Whether the last decision of this phase would be asked again in the very same words."""
         cover = self._covers.get(phase)
         if cover is None or cover.counts != counts or cover.reached != reached or perf_counter() >= cover.until:
             return False
         if cover.minute != self._parts.circumstances.minute(self._parts.clock()):
             return False
-        return all(self._classes.get(key) == value for key, value in classes.items())
-
-    async def _ask(
-        self, phase: Phase, counts: SubjectCounts, reached: Reach | None, seen: SeenSubjects, wanted: Wanted
-    ) -> Cover | Final:
-        found = await self._case.decide(phase, counts, reached, seen, wanted)
-        if isinstance(found, Cover):
-            self._covers[phase] = found
-            self._heed(phase, found)
-        return found
+        return classes.items() <= self._classes.items()
 
     def _heed(self, phase: Phase, cover: Cover) -> None:
         if len(self._classes) > _MOST_REMEMBERED:  # whoever is forgotten is decided again; one of each class stays
@@ -287,22 +276,22 @@ class Guarded:
                 key: class_ for class_, key in {class_: key for key, class_ in self._classes.items()}.items()
             }
         self._bound = self._bound or cover.duties.content
-        self._classes.update({(kind, name): class_ for kind, name, class_ in cover.seen})
+        self._classes.update(cover.classes)
         if phase == "request":
-            self._ordered = self._ordered.and_(cover.duties)
+            self.ordered = self.ordered.and_(cover.duties)
 
     def _still_known(self) -> float:
         """Now; identifies again whoever has lapsed, and what was decided about them covers nothing more. StageError."""
         now = self._parts.clock()
-        if now >= self._case.expires_at:
+        if now >= self.case.expires_at:
             self._identify_again()
             self._covers.clear()
         return now
 
     def _identify_again(self) -> None:
-        self._case.identify()
-        self._case.claim()
-        if self._parts.clock() >= self._case.expires_at:
+        self.case.identify()
+        self.case.claim()
+        if self._parts.clock() >= self.case.expires_at:
             raise IdentifyError("the caller's identity has lapsed", code=Code.PERMISSION_DENIED)
 
     async def recheck(self) -> Final | None:
@@ -311,10 +300,10 @@ class Guarded:
         try:
             self._identify_again()
             for phase, cover in tuple(self._covers.items()):
-                counts, seen = reclassified(cover, self._parts.classifier.index, self._parts.clock())
-                classes = {(kind, name): class_ for kind, name, class_ in seen} if phase == "request" else {}
-                wanted = self._asked(SubjectCounts(), cover.reached, classes)  # whoever is nameless has been reserved
-                found = await self._case.decide(phase, counts, cover.reached, seen, wanted)
+                counts, classes = reclassified(cover, self._parts.classifier.index, self._parts.clock())
+                asked = classes if phase == "request" else {}
+                wanted = self._asked(SubjectCounts(), cover.reached, asked)  # whoever is nameless has been reserved
+                found = await self.case.decide(phase, counts, cover.reached, classes, wanted)
                 if isinstance(found, Final):
                     return found
                 if self._covers.get(phase) is cover:  # otherwise a newer one has come while this one was recorded
@@ -326,8 +315,10 @@ class Guarded:
 
     # -- volumes -----------------------------------------------------------------------------------------------------
 
-    def _asked(self, counts: SubjectCounts, reached: Reach | None, classes: dict[SubjectKey, SubjectClass]) -> Wanted:
+    def _asked(self, counts: SubjectCounts, reached: Reach | None, classes: Classes) -> Wanted:
         """Whom a request concerns, for the ledger."""
+        if self._parts.exposures is None:
+            return _nobody_asks
         number = self.messages_in
         return lambda: of_request(
             self.description, reached, classes, nameless(counts, classes), f"{self.call_id}/asked/{number}"
@@ -335,21 +326,19 @@ class Guarded:
 
     def _answered(self, parsed: ParsedMessage, classified: Classified) -> Wanted:
         """Whom an answer concerns, for the ledger."""
+        if self._parts.exposures is None:
+            return _nobody_asks
         some, label = nameless(classified.counts, classified.classes), f"{self.call_id}/shown/{self._answers}"
         return lambda: of_answer(self.description, parsed, classified.classes, self._named, some, label)
 
-    def _account(self, parsed: ParsedMessage, out: bytes | None, classified: Classified) -> None:
+    def _account(
+        self, exposure: CallExposure, parsed: ParsedMessage, out: bytes | None, classified: Classified
+    ) -> None:
         """Note what leaves, where the ledger was asked: of an answer that was filtered, what is left in it."""
-        if self._case.exposure is None:
-            return
         left = parsed if out is None or out is parsed.data else self.description.answer.parse(out)
-        self._case.exposure.release(() if out is None else self._answered(left, classified)(), answer=True)
+        exposure.release(() if out is None else self._answered(left, classified)(), answer=True)
 
     # -- the end -----------------------------------------------------------------------------------------------------
-
-    def forward_metadata(self) -> Metadata:
-        """What the upstream is sent."""
-        return self._case.forward_metadata()
 
     @property
     def exhausted(self) -> Final:
@@ -363,14 +352,14 @@ class Guarded:
 
     def goes_on(self, deadline: float | None) -> None:
         """The caller acts on what was permitted out of sight, and asks on: what nobody sees of it counts as released."""
-        self.call = self._case.call = replace(self.call, deadline=deadline)
-        if self._case.exposure is not None and not self.call.door.sees_answers:
-            self._case.exposure.keep()
+        self.call = self.case.call = replace(self.call, deadline=deadline)
+        if self.case.exposure is not None and not self.call.door.sees_answers:
+            self.case.exposure.keep()
 
     async def cut_short(self, final: Final) -> Final:
         """Write the outcome of a refusal after the caller went on (`goes_on`)."""
         shown = self._shown() if self.call.door.sees_answers else None
-        return await self._case.close(final, cut_short(self.call_id, self.span, final.code.name, shown))
+        return await self.case.close(final, cut_short(self.call_id, self.span, final.code.name, shown))
 
     async def finish_unseen(self, said: Confirmation | None) -> Final:
         """Write the outcome of a call whose answer went another way, as it was reported; None: by nobody.
@@ -381,11 +370,11 @@ class Guarded:
         self.span.resume()
         shown = self._shown() if self.call.door.sees_answers else None
         more = shown is None or (said is not None and beyond(said, shown))
-        if self._case.exposure is not None and (more or said is None):
-            self._case.exposure.keep()
-        ordered = self._ordered.names if shown is None else ()
+        if self.case.exposure is not None and (more or said is None):
+            self.case.exposure.keep()
+        ordered = self.ordered.names if shown is None else ()
         body = unseen(self.call_id, self.span, said, None if more else shown, ordered)
-        return await self._case.close(OK, body)
+        return await self.case.close(OK, body)
 
     def _shown(self) -> Shown:
         release, messages = self._release, MessageCounts(in_=self.messages_in, out=self.messages_out)
@@ -393,8 +382,10 @@ class Guarded:
 
     async def finish(self, final: Final) -> Final:
         """Write the outcome, before the final status; only once. Without it the call ends UNAVAILABLE."""
-        return await self._case.close(final, observed(self.call_id, self.span, final.code.name, self._shown()))
+        status = final.code._name_  # as `name`, which is worked out by a descriptor written in Python
+        return await self.case.close(final, observed(self.call_id, self.span, status, self._shown()))
 
 
-def _seen(classes: dict[SubjectKey, SubjectClass]) -> SeenSubjects:
-    return [(kind, name, class_) for (kind, name), class_ in classes.items()]
+def _nobody_asks() -> Sequence[Item]:
+    """Where there is no ledger, nobody wants to know whom a message concerns."""
+    return ()

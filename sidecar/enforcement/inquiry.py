@@ -9,14 +9,16 @@ What every door of this kind keeps to:
 """
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import replace
 from functools import lru_cache
+
+import msgspec
 
 from sidecar.attributes.entities import EntityDescription
 from sidecar.attributes.messages import Seen
-from sidecar.attributes.resource import Classified
+from sidecar.attributes.resource import Classified, SubjectKey
 from sidecar.enforcement.call import OK, Call, Final, Metadata
-from sidecar.enforcement.case import Case
+from sidecar.enforcement.case import Case, Decided, Put
 from sidecar.enforcement.cover import settled
 from sidecar.enforcement.exposure import Wanted, of_request
 from sidecar.enforcement.guarded import Guarded
@@ -27,15 +29,15 @@ from sidecar.errors import Code, IdentifyError, InterceptError, StageError
 from sidecar.observability.calls import CallSpan
 from sidecar.vocabulary import Phase, SubjectClass, SubjectCounts
 
+_NOTHING_DROPPED: Mapping[SubjectClass, tuple[str, ...]] = {}
 _MAY_WAIT = frozenset({"read", "list", "search"})
 
 
-@dataclass(frozen=True, slots=True, kw_only=True)
-class Permit:
+class Permit(msgspec.Struct, frozen=True, kw_only=True):
     """What may be done. `forward`: the request as it was inspected; None where no message was given.
 
     `obligations` are those of the decision document, merged; the door has declared that they can be met. `metadata` is
-    what the service is to be sent. `expires_at`: unix seconds; nothing is permitted by this after it. `dropped`: the
+    what the service is to be sent by whoever forwards the request. `expires_at`: unix seconds; nothing is permitted by this after it. `dropped`: the
     entity ids asked about whose data subjects a `drop_records` concerns. `revision`: of the policy that permits.
     """
 
@@ -44,7 +46,7 @@ class Permit:
     obligations: tuple[Mapping[str, object], ...]
     metadata: Metadata
     expires_at: float
-    dropped: Mapping[SubjectClass, tuple[str, ...]] = field(default_factory=dict)
+    dropped: Mapping[SubjectClass, tuple[str, ...]] = {}
     revision: str | None = None
 
 
@@ -70,6 +72,11 @@ class MethodInquiry:
     def case(self) -> Case:
         """Who asks; for another inquiry of the same request to adopt."""
         return self._guarded.case
+
+    @property
+    def at_once(self) -> bool:
+        """Whether its outcome is written without waiting for anything."""
+        return self._guarded.case.at_once
 
     @property
     def answered(self) -> bool:
@@ -99,7 +106,7 @@ class MethodInquiry:
             return await self._end(refusal)
         return Permit(
             call_id=self.call_id, forward=refusal, obligations=_document(guarded.ordered),
-            metadata=guarded.forward_metadata(), expires_at=guarded.expires_at, revision=guarded.revision,
+            metadata=guarded.case.forward_metadata(), expires_at=guarded.expires_at, revision=guarded.revision,
         )  # fmt: skip
 
     async def decline(self, error: StageError) -> Final:
@@ -118,6 +125,7 @@ class MethodInquiry:
 
     async def answer(self, data: bytes) -> bytes | Final | None:
         """Decide about an answer: what of it may be released, None where nothing may. A refusal ends the inquiry."""
+        self._guarded.span.begin()
         ended = await self._open() if self._guarded.case.closed else None
         released = await self._guarded.release(data) if ended is None else ended
         if isinstance(released, Final):
@@ -153,12 +161,15 @@ class MethodInquiry:
 class EntityInquiry:
     """Asks about an action on entities of a described type. Each question stands for itself; then it is confirmed."""
 
+    # What most calls never change stands here once, and not in each call.
+    _known = _goes_on = False
+    _service = ""
+    _duties = Duties.none()
+    _questions = 0
+
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
         self._case = Case(parts, call, span, call_id)
         self._parts, self.call_id = parts, call_id
-        self._known, self._service, self._goes_on = False, "", False
-        self._duties = Duties.none()
-        self._questions = 0
 
     @property
     def call(self) -> Call:
@@ -169,6 +180,11 @@ class EntityInquiry:
     def case(self) -> Case:
         """Who asks; for another inquiry of the same request to adopt."""
         return self._case
+
+    @property
+    def at_once(self) -> bool:
+        """Whether its outcome is written without waiting for anything."""
+        return self._case.at_once
 
     def adopt(self, other: Case) -> None:
         """Take over who asks from another inquiry of the same request, which has just found out."""
@@ -213,22 +229,40 @@ class EntityInquiry:
         that sees answers. Whoever has lapsed since the last question is identified again; claims are looked up again
         for another service, whose authorizations and attestations are others.
         """
-        case = self._case
         try:
             self._asked_by(described)
             classified = self._classified(described, ids, pending=pending and phase == "request")
-            seen = [(kind, name, class_) for (kind, name), class_ in classified.classes.items()]
-            found = await case.decide(phase, classified.counts, None, seen, self._wanted(described, classified))
+            counts, classes = classified.counts, classified.classes
+            found = await self._case.decide(phase, counts, None, classes, self._wanted(described, classified))
         except StageError as error:
             return await self.refuse(error)
-        if isinstance(found, Final):
-            return await self._end(found)
+        return await self._end(found) if isinstance(found, Final) else self._permit(found.duties, classes)
+
+    def put(self, described: EntityDescription, ids: Sequence[str], *, pending: bool = False) -> Put | None:
+        """The question that `ask` would put, for `Case.answer` and `told`; None where it takes more. StageError."""
+        self._asked_by(described)
+        classified = self._classified(described, ids, pending=pending)
+        return self._case.put("request", classified.counts, classified.classes)
+
+    def told(self, decided: Decided) -> Permit | Final:
+        """What `ask` would say, once this has been recorded; a refusal only after `deny`."""
+        found = self._case.recorded(decided)
+        return found if isinstance(found, Final) else self._permit(found, decided.put.classes)
+
+    async def deny(self, final: Final) -> Final:
+        """Write the outcome of a refusal that is recorded."""
+        return await self._end(final)
+
+    def _permit(self, duties: Duties, classes: Mapping[SubjectKey, SubjectClass]) -> Permit:
+        case = self._case
         self._questions += 1
-        self._duties = self._duties.and_(found.duties)
+        self._duties = duties = self._duties.and_(duties)
         return Permit(
-            call_id=self.call_id, forward=None, obligations=_document(self._duties),
-            metadata=case.forward_metadata(), expires_at=case.expires_at, revision=case.revision,
-            dropped={class_: tuple([one for _, one, of in seen if of == class_]) for class_ in self._duties.drop},
+            call_id=self.call_id, forward=None, obligations=_document(duties),
+            metadata=(), expires_at=case.expires_at, revision=case.revision,
+            dropped={
+                class_: tuple([one for (_, one), of in classes.items() if of == class_]) for class_ in duties.drop
+            } if duties.drop else _NOTHING_DROPPED,
         )  # fmt: skip
 
     async def gone(self, final: Final) -> Final:

@@ -13,13 +13,13 @@ import asyncio
 import time
 import traceback
 from collections.abc import AsyncIterator
-from typing import Protocol, TypeAlias, cast
+from typing import NamedTuple, Protocol, TypeAlias
 
 import grpc
 
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import AnswerSink, Call, Door, Final, Metadata, Reply, Upstream
-from sidecar.enforcement.metadata import OWN, from_caller
+from sidecar.enforcement.metadata import OWN, Pairs, from_caller
 from sidecar.enforcement.peer import PeerReader
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code
@@ -47,104 +47,119 @@ class Enforcement(Protocol):
         """A call of any kind, message by message. Raises nothing but CancelledError."""
 
 
-class ProxyHandler(grpc.GenericRpcHandler):
-    """Every method of every service, handed to the enforcement point."""
+class _Behind(NamedTuple):
+    """What every handler of a door needs."""
 
-    def __init__(self, enforcement: Enforcement, door: Door, peers: PeerReader, log: OperatorLog) -> None:
-        self._enforcement, self._door, self._peers, self._log = enforcement, door, peers, log
-        self._handlers: dict[tuple[str, str | None], Handler] = {}
+    point: Enforcement
+    door: Door
+    peers: PeerReader
+    log: OperatorLog
 
-    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
-        """A handler for the method; unknown methods too, since their refusal is the enforcement point's to record."""
-        method = handler_call_details.method
-        kind = self._kind(method)
-        handler = self._handlers.get((method, kind))
-        if handler is None:
-            handler = self._handler(method, unary=kind == "unary")
-            if kind is not None and len(self._handlers) < _KEPT_HANDLERS:
-                self._handlers[method, kind] = handler
-        return handler
-
-    def _kind(self, method: str) -> str | None:
-        try:
-            return self._enforcement.kind(method)
-        except Exception as error:  # noqa: BLE001 - nothing may reach the caller as a traceback
-            self._report(error, method)
-            return None
-
-    def _handler(self, method: str, *, unary: bool) -> Handler:
-        if unary:
-
-            async def on_unary(request: bytes, context: Context) -> bytes:
-                return await self._unary(method, request, context)
-
-            return grpc.unary_unary_rpc_method_handler(on_unary)
-
-        async def on_stream(requests: AsyncIterator[bytes], context: Context) -> None:
-            del requests  # read through the context: see `_Requests`
-            await self._stream(method, context)
-
-        return grpc.stream_stream_rpc_method_handler(on_stream)
-
-    async def _unary(self, method: str, request: bytes, context: Context) -> bytes:
-        try:
-            reply = await self._enforcement.unary(call_of(method, context, self._peers, self._door), request)
-            final, message = reply.final, reply.message
-            if final.code is Code.OK and message is None:
-                return self._silent(method, context)
-            headers, own = _apart(reply.headers)
-            if headers:
-                await context.send_initial_metadata(headers)
-        except asyncio.CancelledError as error:
-            if _caller_has_gone():
-                raise
-            final, message, own = self._failed(error, method), None, ()
-        except grpc.aio.BaseError:
-            raise asyncio.CancelledError from None  # the headers found no caller
-        except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
-            final, message, own = self._failed(error, method), None, ()
-        _conclude(context, final, own)
-        return message if message is not None else b""
-
-    def _silent(self, method: str, context: Context) -> bytes:
-        self._log.error("an OK answer came without a message; the call was refused", stage="intercept", method=method)
-        _conclude(context, _FAILED)
-        return b""
-
-    async def _stream(self, method: str, context: Context) -> None:
-        requests, answer = _Requests(context), _Answer(context)
-        try:
-            final = await self._enforcement.stream(call_of(method, context, self._peers, self._door), requests, answer)
-        except asyncio.CancelledError as error:
-            if _caller_has_gone() or answer.lost or requests.lost:
-                raise
-            final = self._failed(error, method)
-        except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
-            final = self._failed(error, method)
-        _conclude(context, final)
-
-    def _failed(self, error: BaseException, method: str) -> Final:
-        self._report(error, method)
-        return _FAILED
-
-    def _report(self, error: BaseException, method: str) -> None:
-        """Where it happened, not what it said: an exception's words may hold message content."""
+    def failed(self, error: BaseException, method: str) -> Final:
+        """Tell the operator where it happened, not what it said: an exception's words may hold message content."""
         frames = traceback.extract_tb(error.__traceback__)[-3:]
-        self._log.error(
+        self.log.error(
             "unexpected failure; the call was refused with UNAVAILABLE",
             stage="intercept",
             method=method,
             failure=type(error).__name__,
             at=[f"{frame.name}:{frame.lineno}" for frame in frames],
         )
+        return _FAILED
 
 
-def call_of(method: str, context: Context, peers: PeerReader, door: Door) -> Call:
-    """What a servicer context says of its call."""
-    remaining = cast("float | None", context.time_remaining())  # None without a deadline; the stubs do not know
+class ProxyHandler(grpc.GenericRpcHandler):
+    """Every method of every service, handed to the enforcement point."""
+
+    def __init__(self, enforcement: Enforcement, door: Door, peers: PeerReader, log: OperatorLog) -> None:
+        self._behind = _Behind(enforcement, door, peers, log)
+        self._streams: dict[str, Handler] = {}
+
+    def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
+        """A handler for the method; unknown methods too, since their refusal is the enforcement point's to record."""
+        method = handler_call_details.method
+        kind = self._kind(method)
+        if kind == "unary":
+            return _Unary(self._behind, method, handler_call_details.invocation_metadata or ())  # type: ignore[return-value]  # as good as one
+        handler = self._streams.get(method)
+        if handler is None:
+            handler = _streaming(self._behind, method)
+            if kind is not None and len(self._streams) < _KEPT_HANDLERS:
+                self._streams[method] = handler
+        return handler
+
+    def _kind(self, method: str) -> str | None:
+        try:
+            return self._behind.point.kind(method)
+        except Exception as error:  # noqa: BLE001 - nothing may reach the caller as a traceback
+            self._behind.failed(error, method)
+            return None
+
+
+class _Unary:
+    """One unary call, as a `grpc.RpcMethodHandler`: grpc.aio asks for a handler at each, metadata in hand.
+
+    Asked of the context, the same metadata would be copied out of core a second time.
+    """
+
+    __slots__ = ("_behind", "_method", "_said")
+    request_streaming = response_streaming = False
+    request_deserializer = response_serializer = None
+
+    def __init__(self, behind: _Behind, method: str, said: Pairs) -> None:
+        self._behind, self._method, self._said = behind, method, said
+
+    async def unary_unary(self, request: bytes, context: Context) -> bytes:
+        """Serve it."""
+        point, door, peers, log = behind = self._behind
+        method = self._method
+        try:
+            reply = await point.unary(call_of(method, context, peers, door, self._said), request)
+            final, message = reply.final, reply.message
+            if final.code is Code.OK and message is None:
+                log.error("an OK answer came without a message; the call was refused", stage="intercept", method=method)
+                _conclude(context, _FAILED)
+                return b""
+            headers, own = _apart(reply.headers)
+            if headers:
+                await context.send_initial_metadata(headers)
+        except asyncio.CancelledError as error:
+            if _caller_has_gone():
+                raise
+            final, message, own = behind.failed(error, method), None, ()
+        except grpc.aio.BaseError:
+            raise asyncio.CancelledError from None  # the headers found no caller
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
+            final, message, own = behind.failed(error, method), None, ()
+        _conclude(context, final, own)
+        return message if message is not None else b""
+
+
+def _streaming(behind: _Behind, method: str) -> Handler:
+    """A handler for a call of any other kind."""
+
+    async def on_stream(_requests: AsyncIterator[bytes], context: Context) -> None:
+        requests, answer = _Requests(context), _Answer(context)  # read through the context: see `_Requests`
+        try:
+            call = call_of(method, context, behind.peers, behind.door)
+            final = await behind.point.stream(call, requests, answer)
+        except asyncio.CancelledError as error:
+            if _caller_has_gone() or answer.lost or requests.lost:
+                raise
+            final = behind.failed(error, method)
+        except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
+            final = behind.failed(error, method)
+        _conclude(context, final)
+
+    return grpc.stream_stream_rpc_method_handler(on_stream)
+
+
+def call_of(method: str, context: Context, peers: PeerReader, door: Door, said: Pairs | None = None) -> Call:
+    """What a servicer context says of its call. `said`: its metadata, where that is known already."""
+    remaining: float | None = context.time_remaining()  # None without a deadline; the stubs do not know
     return Call(
         method=method,
-        metadata=from_caller(context.invocation_metadata() or ()),
+        metadata=from_caller((context.invocation_metadata() or ()) if said is None else said),
         peer=peers.of(context),
         door=door,
         deadline=None if remaining is None else time.monotonic() + remaining,

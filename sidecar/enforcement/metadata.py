@@ -5,7 +5,9 @@ refused for lack of it, in the ordinary and recorded way. Of `authorization` an 
 bad token would be as good as none, and a workload that may act alone would act on whatever word it passed on.
 """
 
+import re
 from collections.abc import Iterable
+from functools import lru_cache
 
 from sidecar.enforcement.call import Metadata
 
@@ -29,6 +31,8 @@ _FORGED = frozenset({
 _OURS = "customhouse"
 """Stands in every key that begins with `OWN`, also where it is spelt with `_`, which gateways (CGI, WSGI) take for `-`."""
 _DROPPED = _HOP | _FORGED
+_CARRIED = re.compile("[ -~]*").fullmatch
+"""What gRPC can carry as text: printable ASCII."""
 
 Pairs = Iterable[tuple[str, str | bytes]]
 
@@ -38,10 +42,8 @@ def from_caller(pairs: Pairs) -> Metadata:
     return tuple([
         (key, value if carried else "")
         for key, value in pairs
-        if key not in _DROPPED
-        and not key.startswith("grpc-")
-        and (_OURS not in key or key in INPUTS)
-        and ((carried := _carries(value)) or key == _IDENTITY)
+        if _heard(key)
+        and ((carried := isinstance(value, bytes) or _CARRIED(value) is not None) or key == _IDENTITY)
     ])  # fmt: skip
 
 
@@ -53,9 +55,11 @@ def from_upstream(pairs: Pairs) -> Metadata:
         if key not in _DROPPED
         and not key.startswith(OWN)
         and (not key.startswith("grpc-") or key == DETAILS)
-        and _carries(value)
+        and (isinstance(value, bytes) or _CARRIED(value) is not None)
     ])  # fmt: skip
 
 
-def _carries(value: str | bytes) -> bool:
-    return isinstance(value, bytes) or (value.isascii() and value.isprintable())
+@lru_cache(maxsize=1024)  # callers come with the same keys again and again
+def _heard(key: str) -> bool:
+    """Whether what a caller says under this key is listened to."""
+    return key not in _DROPPED and not key.startswith("grpc-") and (_OURS not in key or key in INPUTS)

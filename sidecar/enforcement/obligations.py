@@ -15,12 +15,15 @@
 
 from collections.abc import Iterable
 from dataclasses import dataclass, field
+from functools import lru_cache
+from types import EllipsisType
 
+from sidecar._native import Reading
 from sidecar.attributes.messages import MalformedMessageError, ParsedMessage, encode
 from sidecar.attributes.presence import inventory
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement.editor import Editor, Orders
-from sidecar.enforcement.release import Classes, Release, weightiest
+from sidecar.enforcement.release import Classes, Release, weight, weightiest, weights
 from sidecar.errors import EnforceError
 from sidecar.vocabulary import (
     ANNOTATED_CATEGORIES,
@@ -136,8 +139,21 @@ class Duties:
         overwrites (such a part was not inspected); None where nothing may leave because the message
         itself was a record that is dropped. MalformedMessageError when a map key turns out not to be UTF-8.
         """
-        source = parsed.source
+        source, content = parsed.source, self.content
         loose = weightiest(classes.values()) if source.about == "named" else "unknown"
+        if parsed.reading is not None:
+            orders = self._orders(unclassified_covered, source.described, decided) if content else None
+            found = _read(parsed, parsed.reading, orders, classes, loose, state)
+            if found is not ...:
+                return found
+        return self.edit(parsed, classes, unclassified_covered, state, loose=loose, decided=decided)
+
+    def edit(
+        self, parsed: ParsedMessage, classes: Classes, unclassified_covered: bool, state: Release,
+        *, loose: SubjectClass, decided: frozenset[str] = frozenset(),
+    ) -> bytes | None:  # fmt: skip
+        """The same, always by way of the parsed message. `loose`: the class of whom data outside any record concerns."""
+        source = parsed.source
         try:
             if not self.content and not parsed.unclassified and not parsed.payloads:
                 units, outside = inventory(source, parsed.message)
@@ -156,15 +172,43 @@ class Duties:
         kept = self._made.get((covered, described, decided))
         if kept is not None:
             return kept
-        named = self.redact | self.mask
-        orders = Orders(
-            redact=self.redact, mask=self.mask, drop=self.drop, limit=self.limit, allowed=described | decided,
-            covered=covered and UNCLASSIFIED not in named,
-            by_path=bool(named) and not named <= _CATEGORIES,
-        )  # fmt: skip
+        orders = _orders_of(self.redact, self.mask, self.drop, self.limit, described | decided, covered=covered)
         if len(self._made) < _MOST_ORDERS:
             self._made[covered, described, decided] = orders
         return orders
+
+
+@lru_cache(maxsize=_MOST_ORDERS)
+def _orders_of(
+    redact: frozenset[str], mask: frozenset[str], drop: frozenset[SubjectClass], limit: int | None,
+    allowed: frozenset[str], *, covered: bool,
+) -> Orders:  # fmt: skip
+    """Decisions that order the same, of which every caller may have his own, share what follows from it."""
+    named = redact | mask
+    return Orders(
+        redact=redact, mask=mask, drop=drop, limit=limit, allowed=allowed,
+        covered=covered and UNCLASSIFIED not in named, by_path=bool(named) and not named <= _CATEGORIES,
+    )  # fmt: skip
+
+
+def _read(
+    parsed: ParsedMessage, reading: Reading, orders: Orders | None, classes: Classes, loose: SubjectClass,
+    state: Release,
+) -> bytes | EllipsisType | None:  # fmt: skip
+    """As `Duties.edit`, of a message that was read as bytes; `...` where that has to do it."""
+    seen = parsed.subjects
+    if orders is None:
+        found = reading.release(None, weights(seen, classes), weight(loose))
+    else:
+        room = None if orders.limit is None else orders.limit - state.records
+        found = reading.release(
+            orders.rules(parsed.source.wire), weights(seen, classes), weight(loose), orders.dropped, room
+        )
+    if found is None:
+        return ...
+    data, dropped, redacted, by_weight, places = found
+    state.figures(dropped, redacted, by_weight, seen if places is None else [seen[one] for one in places])
+    return data
 
 
 def admitted(parsed: ParsedMessage, *, unclassified_covered: bool, decided: frozenset[str] = frozenset()) -> bytes:

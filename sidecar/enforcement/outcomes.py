@@ -3,7 +3,6 @@
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass, field
 from time import perf_counter
-from typing import NamedTuple
 
 import msgspec
 
@@ -29,7 +28,7 @@ class Confirmation:
     met: Mapping[str, bool] = field(default_factory=dict)
 
 
-class Shown(NamedTuple):
+class Shown(msgspec.Struct, frozen=True):
     """What passed here, as an outcome record counts it."""
 
     messages: MessageCounts

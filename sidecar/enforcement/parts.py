@@ -1,6 +1,6 @@
 """What an enforcement point is made of, and the ports through which it decides, records and forwards."""
 
-from collections.abc import Callable, Mapping
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -48,6 +48,9 @@ class Recorder(Protocol):
 
     async def decision(self, entry: DecisionEntry) -> None:
         """Record a decision at `entry.level`."""
+
+    async def decisions(self, entries: Sequence[DecisionEntry]) -> None:
+        """Record several decisions, all or none; each has reached its own level when this returns."""
 
     async def outcome(self, body: OutcomeBody, level: Level) -> None:
         """Record how a call ended, at most `committed`."""

@@ -6,15 +6,16 @@ enforce, answer; `guarded` holds one call's state, `streaming` moves a stream's 
 
 import asyncio
 import time
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Metadata, Peer, Reply, Upstream
+from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Peer, Reply, Upstream
 from sidecar.enforcement.guarded import Guarded
 from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
 from sidecar.enforcement.parts import Parts
 from sidecar.enforcement.rehearsal import Search, knows
 from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
+from sidecar.enforcement.together import Party, Question, ask
 from sidecar.errors import Code, ForwardError, IdentifyError
 from sidecar.observability.calls import CallSpan
 
@@ -66,6 +67,10 @@ class EnforcementPoint:
         """Ask about actions on entities of described types."""
         return EntityInquiry(self._parts, *self._begun(call))
 
+    async def ask_together(self, questions: Sequence[Question], party: Party) -> None:
+        """Answer questions about entities that come in one request. Raises nothing but what cancels."""
+        await ask(questions, party, self._parts.recorder)
+
     def search(self, call: Call) -> Search:
         """Ask what would be permitted, in one record, without reaching anything."""
         return Search(self._parts, *self._begun(call))
@@ -95,22 +100,21 @@ class EnforcementPoint:
             return Reply(message=None, headers=(), final=forward)
         call = guarded.call
         try:
-            reply = await upstream.unary(call.method, forward, guarded.forward_metadata(), _remaining(call))
+            reply = await upstream.unary(call.method, forward, guarded.case.forward_metadata(), _remaining(call))
         except ForwardError as error:
             self._parts.report(error)
             return Reply(message=None, headers=(), final=refusals.failed(error, guarded.call_id))
         guarded.span.stage("forward")
-        if reply.message is None:
-            return Reply(
-                message=None, headers=self._headers(guarded, reply.headers), final=_said(guarded, reply.final, upstream)
-            )
-        released = await guarded.release(reply.message)
-        if not isinstance(released, bytes):
-            return Reply(message=None, headers=(), final=released or guarded.exhausted)
-        guarded.sent(released)
-        return Reply(
-            message=released, headers=self._headers(guarded, reply.headers), final=_said(guarded, reply.final, upstream)
-        )
+        released = None if reply.message is None else await guarded.release(reply.message)
+        if isinstance(released, Final):
+            return Reply(message=None, headers=(), final=released)
+        if released is not None:
+            guarded.sent(released)
+        elif reply.message is not None:
+            return Reply(message=None, headers=(), final=guarded.exhausted)
+        if guarded.free:
+            return Reply(message=released, headers=reply.headers, final=reply.final)
+        return Reply(message=released, headers=(), final=upstream.reduced(reply.final))
 
     async def stream(
         self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream | None = None
@@ -140,24 +144,17 @@ class EnforcementPoint:
         if refusal is not None:
             return refusal
         call = guarded.call
-        return await relay(upstream, call, guarded.forward_metadata(), requests, answer, _remaining(call))
+        return await relay(upstream, call, guarded.case.forward_metadata(), requests, answer, _remaining(call))
 
     def _begin(self, call: Call) -> Guarded:
         return Guarded(self._parts, *self._begun(call))
 
     def _begun(self, call: Call) -> tuple[Call, CallSpan, str]:
-        traceparent = next((str(value) for key, value in call.metadata if key == "traceparent"), None)
-        span = self._parts.observer.begin(call.method.lstrip("/"), traceparent)
+        traces = [value for key, value in call.metadata if key == "traceparent"]
+        span = self._parts.observer.begin(call.method.lstrip("/"), str(traces[0]) if traces else None)
         call_id = self._parts.new_id()
         span.stage("intercept")
         return call, span, call_id
-
-    def _headers(self, guarded: Guarded, headers: Metadata) -> Metadata:
-        return headers if guarded.free else ()
-
-
-def _said(guarded: Guarded, final: Final, upstream: Upstream) -> Final:
-    return final if guarded.free else upstream.reduced(final)
 
 
 def _remaining(call: Call) -> float | None:

@@ -7,7 +7,7 @@ decision that is cached needs no document object at all.
 """
 
 from hashlib import sha256
-from typing import Generic, TypeVar
+from typing import Generic, Self, TypeVar
 
 import msgspec
 
@@ -23,32 +23,31 @@ T = TypeVar("T")
 class Question(bytes):
     """A document's bytes. Whoever keeps answers finds them by its `digest`, SHA-256, worked out once."""
 
-    _digest: bytes | None = None
+    digest: bytes
 
-    @property
-    def digest(self) -> bytes:
-        """SHA-256 of the bytes."""
-        if self._digest is None:
-            self._digest = sha256(self).digest()
-        return self._digest
+    def __new__(cls, data: bytes) -> Self:
+        """The bytes, and their digest."""
+        made = super().__new__(cls, data)
+        made.digest = sha256(data).digest()
+        return made
 
 
 class _Kept(Generic[T]):
     """What was made of objects, told apart as objects; each entry holds its own, so that no id is given away."""
 
-    __slots__ = ("_made",)
+    __slots__ = ("made",)
 
     def __init__(self) -> None:
-        self._made: dict[tuple[object, ...], tuple[T, tuple[object, ...]]] = {}
+        self.made: dict[tuple[object, ...], tuple[T, tuple[object, ...]]] = {}
 
     def get(self, key: tuple[object, ...]) -> T | None:
-        found = self._made.get(key)
+        found = self.made.get(key)
         return None if found is None else found[0]
 
     def put(self, key: tuple[object, ...], made: T, *held: object) -> T:
-        if len(self._made) >= MAX_KEPT:
-            self._made.clear()
-        self._made[key] = (made, held)
+        if len(self.made) >= MAX_KEPT:
+            self.made.clear()
+        self.made[key] = (made, held)
         return made
 
 
@@ -58,6 +57,7 @@ class Questions:
     def __init__(self) -> None:
         self._subjects, self._contexts = _Kept[bytes](), _Kept[bytes]()
         self._described, self._whole = _Kept[tuple[bytes, bytes]](), _Kept[Question]()
+        self._known = self._whole.made
 
     def of(
         self, subject: Subject, described: Described, counts: SubjectCounts, context: Environment,
@@ -70,9 +70,9 @@ class Questions:
                 subject=subject, action=described.action, resource=resource, context=context
             )))  # fmt: skip
         key = (id(subject), id(described), id(context), counts)
-        found = self._whole.get(key)
+        found = self._known.get(key)
         if found is not None:
-            return found
+            return found[0]
         before, behind = self._around(described)
         made = Question(b'{"version":1,"subject":%b%b%b%b%b}' % (
             self._encoded(self._subjects, subject), before, _encode(counts), behind,

@@ -15,10 +15,11 @@ from dataclasses import dataclass
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PublicKey
 
+from sidecar import _native
 from sidecar.record import promise_message
 from sidecar.tlog.checkpoint import Checkpoint
 from sidecar.tlog.errors import TlogError
-from sidecar.tlog.merkle import verify_range
+from sidecar.tlog.merkle import HASH_SIZE, verify_range
 from sidecar.tlog.trust import Trust
 
 _REMEMBERED = 4096
@@ -46,15 +47,15 @@ class ReceiptVerifier:
     """Remembers the largest checkpoint of each log, and the roots of many before it."""
 
     def __init__(self, trust: Trust) -> None:
-        self._trust = trust
         self._largest: dict[str, _Seen] = {}
         self._roots: OrderedDict[tuple[str, int], _Seen] = OrderedDict()
-        self._checked = b""
         self._latest: _Seen | None = None
+        self.trust(trust)
 
     def trust(self, trust: Trust) -> None:
         """From now on, this policy: the next receipt is held to it. What was seen of each log stays known."""
         self._trust, self._checked = trust, b""
+        self._keys = [(log.key.name, Ed25519PublicKey.from_public_bytes(log.key.public_key)) for log in trust.logs]
 
     def resume(self, note: bytes) -> None:
         """Take up the checkpoint that was kept when the process last ran; ReceiptError when it is not a trusted one."""
@@ -88,22 +89,29 @@ class ReceiptVerifier:
             )
         return self._remember(_Seen(checkpoint, note))
 
-    def check_range(self, note: bytes, first_index: int, leaf_hashes: Sequence[bytes], proof: Sequence[bytes]) -> None:
-        """ReceiptError unless these leaves stand from `first_index` on in the tree of `note`, checked just before."""
+    def check_range(self, note: bytes, first_index: int, leaf_hashes: bytes, proof: Sequence[bytes]) -> None:
+        """ReceiptError unless these leaves stand from `first_index` on in the tree of `note`, checked just before.
+
+        `leaf_hashes`: 32 bytes each. `_native.range_root` works the root out as `verify_range` does; what does not lead
+        to the root of `note` there is put to `verify_range` itself, which says why.
+        """
         if self._latest is None or note != self._checked:
             raise ReceiptError("its checkpoint was not checked")
         checkpoint = self._latest.checkpoint
+        if _native.range_root(leaf_hashes, first_index, checkpoint.size, list(proof)) == checkpoint.root:
+            return
+        leaves = [leaf_hashes[at : at + HASH_SIZE] for at in range(0, len(leaf_hashes), HASH_SIZE)]
         try:
-            verify_range(leaf_hashes, first_index, checkpoint.size, proof, checkpoint.root)
+            verify_range(leaves, first_index, checkpoint.size, proof, checkpoint.root)
         except TlogError as error:
             raise ReceiptError(f"range proof: {error}") from None
 
     def check_promise(self, promise: bytes, signature: bytes, origin: str) -> None:
         """ReceiptError unless a trusted log of this origin signed the promise."""
-        for log in self._trust.logs:
-            if log.key.name == origin:
+        for name, key in self._keys:
+            if name == origin:
                 try:
-                    Ed25519PublicKey.from_public_bytes(log.key.public_key).verify(signature, promise_message(promise))
+                    key.verify(signature, promise_message(promise))
                 except InvalidSignature:
                     continue
                 return

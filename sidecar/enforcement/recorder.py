@@ -7,35 +7,36 @@ each with a salt of its own; the openings go beside the body, sealed. The spool 
 import asyncio
 import time
 from collections import deque
-from collections.abc import Callable
-from datetime import datetime, timedelta
+from collections.abc import Callable, Sequence
+from datetime import UTC, datetime
 from typing import Protocol
 
-from sidecar.enforcement.bodies import decision_bodies
+from sidecar._native import RandomPool, stamp
+from sidecar.enforcement.bodies import decision_drafts
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.periods import PeriodKey
-from sidecar.enforcement.stencils import Stencils
 from sidecar.errors import RecordError
 from sidecar.record import EventBody, OutcomeBody, RecordFormatError, RecordType, encode_body, encode_digest
-from sidecar.spool.epoch import RandomPool
 from sidecar.spool.log import Spool
-from sidecar.spool.slot import Draft
-from sidecar.vocabulary import Level, ReasonCode
+from sidecar.spool.slot import Drafted
+from sidecar.vocabulary import LEVELS, Level, ReasonCode
 
 Details = dict[str, str | int | bool | list[str] | None]
 
 HEARTBEAT_SECONDS = 60.0
 _ANSWER_SECONDS, _ANSWER_SHARE = 0.05, 0.05
 """What of a deadline is kept for the refusal: a caller that has given up already would not hear why."""
+_OPENS = 5
+"""Where a draft says whether it permits."""
 OWED_SECONDS = 0.25
 """How soon an outcome that could not be written is tried again."""
 
 
 class PeriodKeySource(Protocol):
-    """Where the recorder gets its pseudonym key."""
+    """Where the recorder gets its pseudonym key. A period's key and bounds never change."""
 
     def current(self, now: datetime) -> PeriodKey | None:
-        """The key of the period that `now` falls in; None when there is none."""
+        """The key of the period that `now` falls in (aware, UTC); None when there is none."""
 
 
 class SpoolRecorder:
@@ -43,24 +44,22 @@ class SpoolRecorder:
 
     All of it runs on the spool's event loop. RecordError from any method means: not recorded at the level asked for, so
     nothing may be forwarded or released. `patience` bounds, in seconds, the wait for a level when the call has no
-    deadline. `now` is the wall clock (aware, UTC), `monotonic` the one that deadlines are on.
+    deadline. `clock` gives UTC in unix seconds, `monotonic` is the clock that deadlines are on.
     """
 
-    def __init__(self, spool: Spool, keys: PeriodKeySource, *, now: Callable[[], datetime],
+    def __init__(self, spool: Spool, keys: PeriodKeySource, *, clock: Callable[[], float],
                  monotonic: Callable[[], float] = time.monotonic, random: RandomPool | None = None,
                  heartbeat: float = HEARTBEAT_SECONDS, patience: float = 30.0) -> None:  # fmt: skip
         self._spool = spool
         self._keys = keys
-        self._now = now
+        self._clock = clock
+        self._key: PeriodKey | None = None
+        self._key_from = self._key_until = 0.0
         self._monotonic = monotonic
         self._random = random or RandomPool()
-        self._stencils = Stencils()
-        self._stamps = Stamps()
         self._heartbeat = heartbeat
-        if now().utcoffset() != timedelta(0):
-            raise ValueError("the recorder's clock is not in UTC")
         self._patience = patience
-        self._owed: deque[Draft] = deque()
+        self._owed: deque[Drafted] = deque()
         self._task: asyncio.Task[None] | None = None
 
     @property
@@ -85,10 +84,9 @@ class SpoolRecorder:
             "unfinished": len(recovered.unfinished),
             "torn": torn,
         }
-        drafts = [self._event("open", details)]
-        for body in recovered.unfinished:
-            drafts.append(Draft("outcome", drafts[0].time, body.call_id, encode_body(body)))
-        await self._reach(self._spool.append(drafts, spare=True), "committed", None)
+        drafts = [self._event("open", details), *map(self._ended, recovered.unfinished)]
+        seq = self._spool.append(drafts, spare=True)
+        await self._reach(seq, seq, "committed", None)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="recorder")
 
     async def stop(self) -> None:
@@ -99,16 +97,29 @@ class SpoolRecorder:
             self._task = None
         self._settle()
         seq = self._spool.append([self._event("close", {"open_calls": self._spool.open_calls})], spare=True)
-        await self._reach(seq, "committed", None)
+        await self._reach(seq, seq, "committed", None)
 
     async def decision(self, entry: DecisionEntry) -> None:
         """Record one decision; beyond 500 subjects in parts, all of them before this returns.
 
         Returns once `entry.level` is reached; RecordError when it is not, or not before `entry.deadline`.
         """
-        seq = self._append(entry)
+        first, last = self._append((entry,))
         if entry.level != "written":
-            await self._reach(seq, entry.level, entry.deadline)
+            await self._reach(first, last, entry.level, entry.deadline)
+
+    async def decisions(self, entries: Sequence[DecisionEntry]) -> None:
+        """Record several decisions in this order, all or none of them.
+
+        Returns once each has reached its own level; RecordError when one has not, or not before the earliest deadline.
+        """
+        if not entries:
+            return
+        first, last = self._append(entries)
+        level = max((entry.level for entry in entries), key=LEVELS.index)
+        if level != "written":
+            deadlines = [entry.deadline for entry in entries if entry.deadline is not None]
+            await self._reach(first, last, level, min(deadlines, default=None))
 
     async def outcome(self, body: OutcomeBody, level: Level = "written") -> None:
         """Record how a call ended; `level` is at most `committed`.
@@ -118,38 +129,50 @@ class SpoolRecorder:
         """
         if level == "acknowledged":
             raise ValueError("an outcome is at most committed: the call has ended")
-        seq = self._write(Draft("outcome", self._stamps.of(self._now()), body.call_id, self._fitting(body)))
+        seq = self._write(self._ended(body))
         if level != "written":
-            await self._reach(seq, level, None)
+            await self._reach(seq, seq, level, None)
 
     async def event(self, type: RecordType, details: Details, level: Level = "committed") -> None:  # noqa: A002 - the field's name
         """Record something that is no call. Owed like an outcome when the disk does not take it now."""
         seq = self._write(self._event(type, details))
         if level != "written":
-            await self._reach(seq, level, None)
+            await self._reach(seq, seq, level, None)
 
-    def _append(self, entry: DecisionEntry) -> int:
-        now = self._now()
-        stencil = self._stencils.of(entry)
-        key = self._keys.current(now)
-        if key is None and (stencil.opens or entry.subjects):
-            raise self._refusal(
-                "no period key for now: nothing can be recorded. Check `oversight.keys` and the key service"
-            )
-        try:
-            bodies = decision_bodies(entry, key, self._random, stencil)
-        except RecordFormatError as error:
-            raise self._refusal(
-                f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}"
-            ) from None
+    def _append(self, entries: Sequence[DecisionEntry]) -> tuple[int, int]:
+        """Write the records of these decisions; the seqs of the first and the last."""
+        now = self._clock()
+        time = stamp(now)
+        if not self._key_from <= now < self._key_until:
+            self._turn(now)
+        key = self._key
+        drafts: list[Drafted] = []
+        for entry in entries:
+            if key is None and entry.subjects:
+                raise self._keyless()
+            period, secret = (key.period, key.key) if key is not None else ("", b"")
+            try:
+                drafts += decision_drafts(entry, period, secret, time, self._random)
+            except (RecordFormatError, UnicodeEncodeError) as error:
+                raise self._refusal(
+                    f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}"
+                ) from None
+            if key is None and drafts[-1][_OPENS]:
+                raise self._keyless()
         if self._owed:
             self._settle()
-        stamp = self._stamps.of(now)
-        return self._spool.append(
-            [Draft("decision", stamp, entry.call_id, body, openings, stencil.opens) for body, openings in bodies]
+        last = self._spool.append(drafts)
+        return last - len(drafts) + 1, last
+
+    def _turn(self, now: float) -> None:
+        """Take the key of the period that `now` falls in; it holds as long as the period does."""
+        key = self._keys.current(datetime.fromtimestamp(now, UTC))
+        self._key = key
+        self._key_from, self._key_until = (
+            (key.start.timestamp(), key.until.timestamp()) if key is not None else (0.0, 0.0)
         )
 
-    def _write(self, draft: Draft) -> int:
+    def _write(self, draft: Drafted) -> int:
         try:
             if self._owed:
                 self._settle()
@@ -164,8 +187,9 @@ class SpoolRecorder:
             self._spool.append([self._owed[0]], spare=True)
             self._owed.popleft()
 
-    async def _reach(self, seq: int, level: Level, deadline: float | None) -> None:
-        future = self._spool.reach(seq, level)
+    async def _reach(self, first: int, last: int, level: Level, deadline: float | None) -> None:
+        """Wait until the records `[first, last]` have this level."""
+        future = self._spool.reach(last, level, first)
         if future is None:
             return
         timeout = self._patience
@@ -174,7 +198,9 @@ class SpoolRecorder:
             timeout = min(timeout, left - max(_ANSWER_SECONDS, left * _ANSWER_SHARE))
         try:
             async with asyncio.timeout(max(0.0, timeout)):
-                await future
+                while future is not None:
+                    await future
+                    future = self._spool.reach(last, level, first)
         except TimeoutError:
             raise self._refusal(
                 f"the record did not become {level} in {timeout:.3f} s"
@@ -195,8 +221,11 @@ class SpoolRecorder:
             except RecordError:
                 continue  # the spool keeps the reason in `last_error`; a missing heartbeat is seen by the store
 
-    def _event(self, kind: RecordType, details: Details) -> Draft:
-        return Draft(kind, self._stamps.of(self._now()), None, self._fitting(EventBody(type=kind, details=details)))
+    def _ended(self, body: OutcomeBody) -> Drafted:
+        return "outcome", stamp(self._clock()), body.call_id, self._fitting(body), b"", False
+
+    def _event(self, kind: RecordType, details: Details) -> Drafted:
+        return kind, stamp(self._clock()), None, self._fitting(EventBody(type=kind, details=details)), b"", False
 
     def _fitting(self, body: OutcomeBody | EventBody) -> bytes:
         try:
@@ -204,23 +233,11 @@ class SpoolRecorder:
         except RecordFormatError as error:
             raise self._refusal(f"a record of type {body.type} cannot be written: {error}") from None
 
+    def _keyless(self) -> RecordError:
+        return self._refusal(
+            "no period key for now: nothing can be recorded. Check `oversight.keys` and the key service"
+        )
+
     @staticmethod
     def _refusal(operator: str) -> RecordError:
         return RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE, operator=operator)
-
-
-class Stamps:
-    """RFC 3339 in UTC with microseconds. What does not change within a second is kept from the last time."""
-
-    __slots__ = ("_second", "_text")
-
-    def __init__(self) -> None:
-        self._second: tuple[int, ...] = ()
-        self._text = ""
-
-    def of(self, now: datetime) -> str:
-        """The text of an instant, which is in UTC."""
-        second = (now.second, now.minute, now.hour, now.day, now.month, now.year)
-        if second != self._second:
-            self._second, self._text = second, now.isoformat("T", "seconds")[:19]
-        return f"{self._text}.{now.microsecond:06d}Z"

@@ -33,12 +33,15 @@ class _Unrecorded:
     async def decision(self, entry: DecisionEntry) -> None:
         """Nothing was reached."""
 
+    async def decisions(self, entries: Sequence[DecisionEntry]) -> None:
+        """Nothing was reached."""
+
     async def outcome(self, body: OutcomeBody, level: Level) -> None:
         """Nothing was reached."""
 
 
 def _unrecorded(parts: Parts) -> Parts:
-    observer = CallObserver(CallStats(), bits=lambda _bits: 0)
+    observer = CallObserver(CallStats(), digits="0".__mul__)
     return replace(parts, recorder=_Unrecorded(), observer=observer, exposures=None, report=lambda _error: None)
 
 

@@ -2,6 +2,7 @@
 
 from collections.abc import Iterable, Mapping, Sequence
 
+from sidecar.attributes.messages import Seen
 from sidecar.attributes.presence import Ids, Unit
 from sidecar.attributes.words import IMPERSONAL
 from sidecar.record import Released, ReleasedByClass
@@ -9,12 +10,28 @@ from sidecar.vocabulary import SubjectClass
 
 Classes = Mapping[tuple[str, str], SubjectClass]
 _NOTHING = Released()
+_NON_US = {"non_us"}
 _WEIGHT: Mapping[SubjectClass, int] = {"non_us": 0, "unknown": 1, "us": 2}
+_BY_WEIGHT: tuple[SubjectClass, ...] = ("non_us", "unknown", "us")
 
 
 def weightiest(found: Iterable[SubjectClass]) -> SubjectClass:
     """The most sensitive class: us, then unknown, then non_us. Nobody at all is unknown."""
-    return max(found, key=_WEIGHT.__getitem__, default="unknown")
+    classes = set(found)
+    return "us" if "us" in classes else "non_us" if classes == _NON_US else "unknown"
+
+
+def weight(class_: SubjectClass) -> int:
+    """0 non_us, 1 unknown, 2 us."""
+    return _WEIGHT[class_]
+
+
+def weights(seen: Iterable[Seen], classes: Classes) -> list[int]:
+    """The weight of each one's class; of whom nobody classified, that of unknown."""
+    found = []
+    for one in seen:
+        found.append(_WEIGHT[classes.get((one.kind, one.id), "unknown")])  # noqa: PERF401 - a frame less
+    return found
 
 
 def classes_of(ids: Ids, classes: Classes) -> set[SubjectClass]:
@@ -66,6 +83,26 @@ class Release:
         for category in categories:
             self.redacted[category] = self.redacted.get(category, 0) + 1
 
+    def figures(
+        self, dropped: int, redacted: dict[str, int] | None, by_weight: Iterable[tuple[int, int, dict[str, int]]],
+        subjects: Iterable[Seen],
+    ) -> None:  # fmt: skip
+        """Add figures that are counted already: of each weight, the records and how many of them hold each category.
+
+        `redacted` and `by_weight` are the caller's no more.
+        """
+        self.dropped += dropped
+        if redacted:
+            self.redacted = redacted if not self.redacted else _sum(self.redacted, redacted)
+        for place, records, categories in by_weight:
+            class_ = _BY_WEIGHT[place]
+            self.records += records
+            self._records[class_] = self._records.get(class_, 0) + records
+            before = self._categories.get(class_)
+            self._categories[class_] = categories if before is None else _sum(before, categories)
+        for one in subjects:
+            self.subjects.add((one.kind, one.id))
+
     def by_class(self) -> ReleasedByClass:
         """The figures as the outcome record holds them."""
         return ReleasedByClass(
@@ -83,3 +120,9 @@ class Release:
         counted = self._categories.setdefault(class_, {})
         for category in categories:
             counted[category] = counted.get(category, 0) + 1
+
+
+def _sum(counts: dict[str, int], more: Mapping[str, int]) -> dict[str, int]:
+    for category, count in more.items():
+        counts[category] = counts.get(category, 0) + count
+    return counts

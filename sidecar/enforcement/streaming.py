@@ -205,6 +205,7 @@ class _Mover:
             self._decided()
             return self._open() if refusal is None else refusal
         first = await anext(self._requests, None)
+        guarded.span.begin()
         if first is None and not description.client_streaming:
             return Final(code=Code.INVALID_ARGUMENT, message="the call ended before its request message")
         if first is None:
@@ -220,12 +221,13 @@ class _Mover:
 
     def _open(self) -> Exchange:
         guarded = self._guarded
-        self._exchange = self._upstream.open(guarded.call.method, guarded.forward_metadata(), self._timeout)
+        self._exchange = self._upstream.open(guarded.call.method, guarded.case.forward_metadata(), self._timeout)
         guarded.span.stage("forward")
         return self._exchange
 
     async def _up(self, exchange: Exchange) -> Final | None:
         async for message in self._requests:
+            self._guarded.span.begin()
             forward = await self._guarded.admit(message)
             if isinstance(forward, Final):
                 return forward
@@ -239,6 +241,7 @@ class _Mover:
         headers = await exchange.headers()
         await self._answer.headers((*(headers if guarded.free else ()), (CALL_ID, guarded.call_id)))
         while (message := await exchange.read()) is not None:
+            guarded.span.begin()
             released = await guarded.release(message)
             if isinstance(released, Final):
                 return released

@@ -16,9 +16,10 @@ import grpc
 
 from sidecar import pem
 from sidecar.enforcement import rich_status
-from sidecar.enforcement.call import Exchange, Final, Metadata, Reply
+from sidecar.enforcement.call import OK, Exchange, Final, Metadata, Reply
 from sidecar.enforcement.metadata import Pairs, from_upstream
 from sidecar.enforcement.transport import Limits, Options
+from sidecar.enforcement.unary_call import Answer, UnaryCalls
 from sidecar.errors import Code, ConfigurationError, ForwardError
 
 _CODES = {status: Code(status.value[0]) for status in grpc.StatusCode}
@@ -42,7 +43,6 @@ _CLOSED = "Locally cancelled by application!"
 T = TypeVar("T")
 _Ended = tuple[grpc.StatusCode, str | None, Metadata]
 Channel = grpc.aio.Channel
-Multi = grpc.aio.UnaryUnaryMultiCallable[bytes, bytes]
 Streams = grpc.aio.StreamStreamMultiCallable[bytes, bytes]
 
 
@@ -114,23 +114,11 @@ class GrpcUpstream:
         link = self._link
         link.calls += 1
         try:
-            call = link.unary(method)(message, metadata=metadata, timeout=timeout)
-            answer = await call
-            headers = from_upstream(await call.initial_metadata())
-            trailing = from_upstream(await call.trailing_metadata())
-            return Reply(
-                message=answer,
-                headers=headers,
-                final=Final(code=Code.OK, message=await call.details() or "", trailing=trailing),
-            )
-        except grpc.aio.AioRpcError as error:
-            headers = from_upstream(error.initial_metadata() or ())
-            final = link.final(error.code(), error.details(), error.trailing_metadata() or (), bare=not headers)
-            return Reply(message=None, headers=headers, final=final)
-        except asyncio.CancelledError:
-            if _cancelled_here():
-                raise
-            return Reply(message=None, headers=(), final=_told(Code.UNAVAILABLE))  # the channel was closed
+            answer = await link.unary.ask(method.encode(), message, metadata, timeout)
+            if answer.given_up:
+                return Reply(message=None, headers=(), final=_told(Code.UNAVAILABLE))  # the channel was closed
+            headers = from_upstream(answer.headers) if answer.headers else ()
+            return Reply(message=answer.message, headers=headers, final=link.answered(answer, bare=not headers))
         except grpc.aio.BaseError as error:
             raise _unfit(method) from error
         finally:
@@ -176,7 +164,7 @@ class GrpcUpstream:
         for task in self._retired:
             task.cancel()
         await asyncio.gather(*self._retired, return_exceptions=True)
-        await self._link.channel.close()
+        await self._link.close()
 
 
 class NoUpstream:
@@ -206,17 +194,9 @@ class _Link:
 
     def __init__(self, channel: Channel) -> None:
         self.channel, self.calls = channel, 0
+        self.unary = UnaryCalls(channel)
         self._idle = asyncio.Event()
-        self._unary: dict[str, Multi] = {}
         self._stream: dict[str, Streams] = {}
-
-    def unary(self, method: str) -> Multi:
-        found = self._unary.get(method)
-        if found is None:
-            found = self.channel.unary_unary(method)
-            if len(self._unary) < _KEPT_METHODS:
-                self._unary[method] = found
-        return found
 
     def stream(self, method: str) -> Streams:
         found = self._stream.get(method)
@@ -233,9 +213,17 @@ class _Link:
         if not self.calls:
             self._idle.set()
 
-    def final(self, status: grpc.StatusCode, details: str | None, trailers: Pairs, *, bare: bool) -> Final:
+    def answered(self, answer: Answer, *, bare: bool) -> Final:
+        """How a unary call ended; see `final`."""
+        if answer.code == Code.OK:
+            if not answer.details and not answer.trailers:
+                return OK
+            return Final(code=Code.OK, message=answer.details, trailing=from_upstream(answer.trailers))
+        return self.final(Code(answer.code), answer.details, answer.trailers, bare=bare)
+
+    def final(self, code: Code, details: str | None, trailers: Pairs, *, bare: bool) -> Final:
         """How a call ended. `bare`: no header of the service has been seen. ForwardError if it was never reached."""
-        code, message, trailing = _CODES[status], details or "", from_upstream(trailers)
+        message, trailing = details or "", from_upstream(trailers)
         if not trailing and message.startswith(_BROKEN):
             return _told(code)
         unreached = bare and not trailing and code is Code.UNAVAILABLE and message.startswith(_UNREACHED)
@@ -253,7 +241,12 @@ class _Link:
         except TimeoutError:
             pass
         finally:
-            await self.channel.close()
+            await self.close()
+
+    async def close(self) -> None:
+        """End every call, and the connection."""
+        self.unary.cancel()
+        await self.channel.close()
 
 
 class GrpcExchange:
@@ -332,7 +325,7 @@ class GrpcExchange:
         status, details, trailers = self._ended.result()
         if details == _CLOSED:
             return _told(Code.UNAVAILABLE)
-        return self._link.final(status, details, trailers, bare=not await self._call.initial_metadata())
+        return self._link.final(_CODES[status], details, trailers, bare=not await self._call.initial_metadata())
 
     def cancel(self) -> None:
         """Give the call up. Idempotent; a no-op once it has ended."""

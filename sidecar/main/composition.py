@@ -16,6 +16,7 @@ from sidecar.decision.shadow import ShadowedDecisionPoint
 from sidecar.doors.check import METHODS as CHECK_METHODS
 from sidecar.doors.check import SERVICE as CHECK_SERVICE
 from sidecar.doors.waiting import Waiting
+from sidecar.enforcement.call import call_ids
 from sidecar.enforcement.circumstances import Circumstances
 from sidecar.enforcement.parts import DecisionPoint, Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
@@ -27,7 +28,7 @@ from sidecar.exceptions.authorization_store import AuthorizationStore
 from sidecar.exceptions.store import GrantStore
 from sidecar.main import authorizations, build, grants, renewal
 from sidecar.main.disagreements import Disagreements
-from sidecar.main.given import clock, now
+from sidecar.main.given import clock
 from sidecar.main.ledger import LedgerLink
 from sidecar.main.ledger import opened as open_ledger
 from sidecar.main.policy_follow import Follower, Told
@@ -38,11 +39,10 @@ from sidecar.main.shadow import ShadowWatch
 from sidecar.main.shadow import opened as open_shadow
 from sidecar.main.slots import Leftovers
 from sidecar.main.standing import Changes, InForce
-from sidecar.observability.calls import CallObserver, pooled_bits
+from sidecar.observability.calls import CallObserver, pooled_digits
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.traces import Telemetry
 from sidecar.settings.sidecar import SidecarSettings
-from sidecar.spool.epoch import RandomPool, uuid7
 
 _SCHEMAS = frozenset(f"grpc.reflection.{one}.ServerReflection/ServerReflectionInfo" for one in ("v1", "v1alpha"))
 
@@ -142,7 +142,6 @@ async def compose(
     shadow = open_shadow(settings, standing, records.say, log)
     if shadow is not None:
         decisions = ShadowedDecisionPoint(decisions, shadow.shadow)
-    pool = RandomPool()
     parts = Parts(
         identifier=identifier(settings, tokens, directory),
         describer=described,
@@ -158,7 +157,7 @@ async def compose(
         reflection=settings.describe.reflection == "identified",
         report=lambda error: _report(log, error),
         clock=clock,
-        new_id=lambda: uuid7(now(), pool.take(10)),
+        new_id=call_ids(clock, pooled_digits()),
         exposures=None if ledger is None else ledger.exposures,
     )
     point = EnforcementPoint(parts)
@@ -206,7 +205,7 @@ def observer(settings: SidecarSettings, described: Describer, stats: CallStats, 
     """Counts and traces calls under the names that the API has; any other is `_OTHER`."""
     schemas = _SCHEMAS if settings.describe.reflection == "identified" else frozenset()
     known = schemas | {f"{CHECK_SERVICE}/{name}" for name in CHECK_METHODS}
-    return CallObserver(stats, telemetry.tracer, pooled_bits(), known_methods(described, known))
+    return CallObserver(stats, telemetry.tracer, pooled_digits(), known_methods(described, known))
 
 
 def known_methods(described: Describer, more: frozenset[str]) -> Callable[[str], bool]:

@@ -16,7 +16,6 @@ from sidecar.enforcement.listen import Listen
 from sidecar.enforcement.sockets import SOCKET_MODE, is_unix
 from sidecar.enforcement.transport import (
     CALLER_KEEPALIVE_MS,
-    CONNECTION_AGE_MS,
     HANDSHAKE_TIMEOUT_MS,
     KEEPALIVE_TIMEOUT_MS,
     UPSTREAM_KEEPALIVE_MS,
@@ -50,7 +49,6 @@ class Hosting:
     limits: Limits
     folder: Path
     module: str
-    share_port: bool = False
     http1: bool = False
 
     def secret(self, name: str) -> Path:
@@ -95,7 +93,7 @@ def _listener(hosting: Hosting) -> Config:
     return {
         "name": "callers",
         "address": _address(hosting.bind, unix=is_unix(hosting.listen.address)),
-        "enable_reuse_port": hosting.share_port,
+        "enable_reuse_port": not is_unix(hosting.listen.address),  # all workers are on one port
         "per_connection_buffer_limit_bytes": _CONNECTION_WINDOW,
         "filter_chains": [chain],
     }
@@ -123,7 +121,7 @@ def _http(hosting: Hosting) -> Config:
         request_timeout="0s",
         request_headers_timeout=_seconds(HANDSHAKE_TIMEOUT_MS),
         common_http_protocol_options={
-            "max_connection_duration": _seconds(CONNECTION_AGE_MS),
+            "max_connection_duration": _seconds(round(limits.connection_age * 1000)),
             "max_headers_count": 1000,
             "headers_with_underscores_action": "ALLOW",
         },

@@ -1,8 +1,9 @@
 """The doors of the settings as one application inside Envoy: the proxy, and beside it the decision API and ext_authz."""
 
 import asyncio
-from collections.abc import Mapping
+from collections.abc import Awaitable, Callable, Mapping
 from dataclasses import replace
+from pathlib import Path
 
 from sidecar.attributes import entities as resources
 from sidecar.attributes.routes import Routes
@@ -22,6 +23,7 @@ from sidecar.enforcement.declarations import CHECK, EXT_AUTHZ, PROXY
 from sidecar.enforcement.intercept import Enforcement
 from sidecar.enforcement.listen import Listen
 from sidecar.enforcement.peer import UnverifiedPeer
+from sidecar.enforcement.sockets import connections, is_unix
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import NoUpstream
 from sidecar.errors import ConfigurationError
@@ -29,12 +31,16 @@ from sidecar.main import authzen, build
 from sidecar.main.composition import Composed
 from sidecar.main.doors import Opened
 from sidecar.main.given import clock
+from sidecar.main.hosted_admin import EnvoyAdmin
 from sidecar.main.seat import Seat
 from sidecar.main.unhandled import Unhandled
 from sidecar.settings.sidecar import SidecarSettings
 
 HOSTED = ("proxy", "check", "ext_authz", "authzen")
 """Doors that Envoy can host."""
+_MOVE_SECONDS = 10.0
+"""Callers may need this long to move once they are asked to; Envoy's `drain_timeout` is 5 s."""
+_WATCH_SECONDS = 0.1
 _AUTHZEN = ("/access/v1/", "/.well-known/authzen-configuration")
 
 
@@ -68,11 +74,16 @@ def peers(listen: Listen) -> HostedPeers:
 class HostedDoors:
     """The application, and the one open door of this worker. Use it as the `host` of `process.running`."""
 
-    def __init__(self, transport: Transport, log: OperatorLog) -> None:
-        self._transport, self._log = transport, log
+    def __init__(
+        self, transport: Transport, admin: EnvoyAdmin, bound: str, listening: Callable[[int], Awaitable[str]]
+    ) -> None:
+        """`bound`: host:port or unix:PATH, as the kernel knows it. `listening` has Envoy listen as this worker; where."""
+        self._transport, self._admin, self._bound, self._listening = transport, admin, bound, listening
         self._doors: dict[str, HostedDoor | HostedHttp] = {}
+        self._connection_age = 0.0
+        self._away = False
         self.address = ""
-        """What to connect to: told by whoever started Envoy."""
+        """What to connect to, after `start`."""
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         """Serve one request: the door whose paths these are, else the proxy, else nobody."""
@@ -90,9 +101,9 @@ class HostedDoors:
 
     def made(self, parts: Composed, counted: Unhandled, log: OperatorLog, seat: Seat) -> list[Opened]:
         """This, as a door of the worker. ConfigurationError as `only_listen`."""
-        del log, seat
+        self._worker = seat.worker
         listen = only_listen(parts.settings)
-        self.address = self.address or listen.address
+        self._log, self._connection_age = log, build.limits(parts.settings).connection_age
         makers = {
             "check": self._check, "ext_authz": self._ext_authz, "authzen": self._authzen, "proxy": self._proxy,
         }  # fmt: skip
@@ -103,11 +114,34 @@ class HostedDoors:
         return [self]
 
     async def start(self) -> None:
-        """Nothing: Envoy listens once the worker is composed."""
+        """Have Envoy listen. ConfigurationError when it does not."""
+        self.address = await self._listening(self._worker)
+
+    async def leave(self) -> None:
+        """Take no new connections, and wait until those that are open have moved to another worker: no call is lost.
+
+        Each is asked to with its next answer, or once it is `Limits.connection_age` old. On a Unix socket, callers of
+        `worker-N` find the new worker when they reconnect.
+        """
+        await self._send_away()
+        waited, longest = 0.0, self._connection_age + _MOVE_SECONDS
+        while waited < longest and await asyncio.to_thread(connections, self._bound) > 0:
+            await asyncio.sleep(_WATCH_SECONDS)
+            waited += _WATCH_SECONDS
 
     async def stop(self, grace: float) -> None:
         """Take no new calls; calls under way have `grace` seconds, then they are given up."""
+        await self._send_away()
         await asyncio.gather(*(door.drain(grace) for door in set(self._doors.values())))
+
+    async def _send_away(self) -> None:
+        if self._away or not self.address:
+            return
+        self._away = True
+        await self._admin.send_away()
+        if is_unix(self.address):  # Envoy leaves it behind; nobody else has the name while Envoy answers on it
+            await asyncio.to_thread(Path(self.address.removeprefix("unix:")).unlink, missing_ok=True)
+        await self._admin.listen_no_more()
 
     def _proxy(self, parts: Composed, counted: Unhandled, listen: Listen) -> None:
         name = parts.settings.upstream.address or ""

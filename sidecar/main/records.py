@@ -18,7 +18,7 @@ from sidecar.enforcement.upstream import open_channel
 from sidecar.errors import ConfigurationError, RecordError
 from sidecar.main import keys
 from sidecar.main.build import client_tls, limits
-from sidecar.main.given import FILE_SECONDS, naming, now
+from sidecar.main.given import FILE_SECONDS, clock, naming, now
 from sidecar.observability.metrics import Gauges
 from sidecar.record import RecordType
 from sidecar.settings.sidecar import SidecarSettings
@@ -102,7 +102,7 @@ class Records:
             log=log,
         )
         trusted = FollowedTrust(settings, receipts, log)
-        return cls(spool, SpoolRecorder(spool, periods, now=now), periods, delivery, trusted, log)
+        return cls(spool, SpoolRecorder(spool, periods, clock=clock), periods, delivery, trusted, log)
 
     @property
     def slot(self) -> int:

@@ -119,7 +119,7 @@ class InForce:
         """`active` came from `source`, which was `seen` (unix seconds; None: just now) to hold it."""
         self.decisions = Current(active)
         self._directory, self._index, self._max_age = directory, index, max_age
-        self._policy = _ref(active)
+        self._revision, self._policy = active.revision, _ref(active)
         self._source = source
         self._seen_at = clock() if seen is None else seen
         self._problem: str | None = None
@@ -138,7 +138,7 @@ class InForce:
     def put(self, active: Activated, *, seen: float | None) -> None:
         """From now on, this bundle; `seen` at its source at this time (unix seconds; None: no news of that)."""
         self.decisions.adopt(active)
-        self._policy = _ref(active)
+        self._revision, self._policy = active.revision, _ref(active)
         self._seen_at = self._seen_at if seen is None else seen
 
     def seen(self, now: float) -> None:
@@ -173,7 +173,7 @@ class InForce:
 
     def revisions(self) -> tuple[str, str, str]:
         """Revisions of policy, directory and index: what a cached decision was made under."""
-        return self.decisions.active.revision, self._directory.revision, self._index.revision
+        return self._revision, self._directory.revision, self._index.revision
 
     def status(self, now: float) -> dict[str, object]:
         """For `sidecar status`."""

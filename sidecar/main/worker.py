@@ -1,7 +1,8 @@
-"""One worker of several: `python -m sidecar.main.worker FD`, started by the supervisor (`workers`) and by nobody else.
+"""One worker of several, started by the supervisor (`workers`) and by nobody else: `python -m sidecar.main.worker FD`.
 
 FD is its end of the socket pair between the two. It is given its settings and its policy there, asks before it opens its
-doors, answers what the supervisor asks, and stops when it is told to or when the supervisor is no more.
+doors, answers what the supervisor asks, and stops when it is told to or when the supervisor is no more. `work` is all of
+it, whatever the process is: `hosted_worker` runs it inside Envoy.
 """
 
 import asyncio
@@ -19,6 +20,7 @@ from prometheus_client import ProcessCollector
 
 from sidecar.errors import ConfigurationError, IntegrityError
 from sidecar.main import worker_channel as said
+from sidecar.main.doors import Host
 from sidecar.main.process import Running, Stopping, running
 from sidecar.main.seat import Seat
 from sidecar.main.slots import ANY
@@ -28,9 +30,6 @@ from sidecar.main.worker_policy import GivenPolicy
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.observability.metrics import CallStats
 from sidecar.settings.sidecar import SidecarSettings
-
-BEGIN_SECONDS = 60.0
-"""How long a worker waits to be told what it is: the supervisor tests the policy meanwhile."""
 
 
 def main() -> None:
@@ -43,12 +42,21 @@ def main() -> None:
         raise SystemExit(2) from None
     for number in (signal.SIGINT, signal.SIGHUP):  # of a terminal, which tells the supervisor as well
         signal.signal(number, signal.SIG_IGN)
-    raise SystemExit(uvloop.run(_work(own)))
+    raise SystemExit(uvloop.run(_told_by_signals(own)))
 
 
-async def _work(own: socket.socket) -> int:
-    stop, retire = Stopping(), asyncio.Event()
+async def _told_by_signals(own: socket.socket) -> int:
+    stop = Stopping()
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, stop.ask)
+    return await work(own, stop)
+
+
+async def work(own: socket.socket, stop: Stopping, host: Host | None = None) -> int:
+    """Serve until `stop`, or until the supervisor says so or ends; 0, or 1 after an error that it was told.
+
+    `own`: this end of the socket pair. `host`: what carries the doors; grpc.aio, by default.
+    """
+    retire = asyncio.Event()
     channel = await Channel.on(own)
     begun: asyncio.Future[said.Begin] = asyncio.get_running_loop().create_future()
 
@@ -67,7 +75,7 @@ async def _work(own: socket.socket) -> int:
     reading = asyncio.create_task(channel.run(), name="channel")
     reading.add_done_callback(lambda _task: stop.ask())
     try:
-        return await _begun(channel, begun, stop, retire)
+        return await _begun(channel, begun, stop, retire, host)
     except (ConfigurationError, IntegrityError) as error:
         return await _failed(channel, Fault.of(error))
     except GoneError:
@@ -86,9 +94,12 @@ async def _failed(channel: Channel, fault: Fault) -> int:
     return 1
 
 
-async def _begun(channel: Channel, begun: "asyncio.Future[said.Begin]", stop: Stopping, retire: asyncio.Event) -> int:
+async def _begun(
+    channel: Channel, begun: "asyncio.Future[said.Begin]", stop: Stopping, retire: asyncio.Event, host: Host | None
+) -> int:
     ends: set[asyncio.Future[object]] = {begun, asyncio.ensure_future(stop.asked.wait())}  # type: ignore[arg-type]
-    await asyncio.wait(ends, timeout=BEGIN_SECONDS, return_when=asyncio.FIRST_COMPLETED)
+    # However long that takes: it may be a spare. When the supervisor ends, it is told to stop.
+    await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
     if stop.asked.is_set() or not begun.done():
         return 0
     begin = begun.result()
@@ -117,7 +128,7 @@ async def _begun(channel: Channel, begun: "asyncio.Future[said.Begin]", stop: St
             may.cancel()
 
     seat = Seat(worker=begin.worker, slots=ANY, policy=policy, may_open=may_open, shared=True)
-    async with running(settings, log, stats, seat, stop) as found:
+    async with running(settings, log, stats, seat, stop, host) as found:
         channel.answering(_answers(found, seat))
         await channel.ask("opened", said.Opened(listeners=[str(one) for one in found.listeners]))
         leaving = asyncio.create_task(_leave(retire, found, stop), name="leave")

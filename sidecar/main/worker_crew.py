@@ -15,6 +15,8 @@ from sidecar.main.policy_commands import PolicyCommands
 from sidecar.main.policy_follow import Follower, Told
 from sidecar.main.worker_generation import Failure, Generation
 from sidecar.main.worker_policy_group import GroupPolicy, group_admission
+from sidecar.main.worker_program import Program
+from sidecar.main.worker_spares import Spares
 from sidecar.observability.metrics import CallStats
 from sidecar.settings.sidecar import SidecarSettings
 
@@ -33,17 +35,25 @@ class Crew:
     _busy: bool = False
 
     @classmethod
-    async def started(cls, settings: SidecarSettings, log: OperatorLog, stats: CallStats, number: int) -> Self:
+    async def started(
+        cls, settings: SidecarSettings, program: Program, log: OperatorLog, stats: CallStats, number: int
+    ) -> Self:
         """Admit the policy, start the workers with it, and follow its source. Whatever fails leaves nothing behind.
 
         ConfigurationError or IntegrityError, as a single process would say it.
         """
         entry = policy_start.admission(settings, engines.maker(settings.decision, reporter(log)))
         source = policy_start.open_source(settings.policy.bundle)
-        started = await asyncio.to_thread(policy_start.start, source, entry, log, clock())
+        spares = Spares(program)
+        spares.start(settings.workers)  # they import their program while the policy is tested here
+        try:
+            started = await asyncio.to_thread(policy_start.start, source, entry, log, clock())
+        except BaseException:
+            await spares.close()
+            raise
         await started.active.engine.close()  # it was tried with it: none of the supervisor's decides calls
         group = GroupPolicy(started, settings.policy.max_age, log, resumable=entry.resumable)
-        generation = Generation(settings, group, log, number)
+        generation = Generation(settings, spares, group, log, number)
         await generation.start()
         told = Told(say=group.say, changed=unchanged, log=log, stats=stats)
         follower = Follower(source, group_admission(entry, group), group, started, told)

@@ -4,11 +4,8 @@ import asyncio
 import contextlib
 import pickle
 import signal
-import socket
-import sys
 import time
 from collections.abc import Callable, Mapping
-from pathlib import Path
 from typing import Any, Literal
 
 import msgspec
@@ -18,24 +15,20 @@ from sidecar.errors import ConfigurationError, IntegrityError
 from sidecar.main import worker_channel as said
 from sidecar.main.worker_channel import Channel, Fault, Given, GoneError
 from sidecar.main.worker_policy_group import GroupPolicy
+from sidecar.main.worker_spares import Spares
 from sidecar.settings.sidecar import SidecarSettings
 
 State = Literal["starting", "serving", "draining", "ended"]
 
 STEADY_SECONDS = 1.0
 """A worker that ends sooner than this after it was ready has died at once, as one that was never ready has."""
-MOST_AT_ONCE = 3
-"""After so many such deaths in a row, and with no other worker that serves, the sidecar gives up."""
-_FIRST_PAUSE, _LONGEST_PAUSE = 0.1, 30.0
+MOST_UNREADY = 3
+"""After so many in a row that were never ready, and with no other worker that serves, the sidecar gives up."""
+_FIRST_PAUSE, _LONGEST_PAUSE, _LONGEST_AFTER_READY = 0.1, 30.0, 1.0
 END_SECONDS = 10.0
 """What a worker has beyond the bound of its drain, to write and send its records, before it is killed."""
 LEAVE_SECONDS = 25 * 3600.0
 """More than any worker waits for its callers to move: `limits.connection_age` is at most a day, give or take a tenth."""
-MODULE = "sidecar.main.worker"
-
-_PATH = ("-P",) if "site-packages" in Path(__file__).parts else ()
-"""An installed sidecar imports nothing from the folder it is started in; one that is run from its source has to."""
-
 Failure = ConfigurationError | IntegrityError
 
 
@@ -57,29 +50,23 @@ class Worker:
         self._channel: Channel | None = None
         self._process: asyncio.subprocess.Process | None = None
 
-    async def run(self, settings: bytes) -> None:
-        """Start it, and return when it has ended. `settings`: pickled."""
-        own, other = socket.socketpair()
-        with other:
-            self._process = await asyncio.create_subprocess_exec(
-                sys.executable, *_PATH, "-m", MODULE, str(other.fileno()), pass_fds=(other.fileno(),), stdin=asyncio.subprocess.DEVNULL,
-            )  # fmt: skip
-        self.pid = self._process.pid
-        self._channel = channel = await Channel.on(own)
-        channel.answering({"composed": self._composed, "opened": self._opened, "failed": self._failed})
-        reading = asyncio.create_task(channel.run(), name=f"worker-{self.number}")
-        channel.tell(
+    async def run(self, settings: bytes, spares: Spares) -> None:
+        """Start it, and return when it has ended. `settings`: pickled. Raises as `Program.started`."""
+        found = await spares.take()
+        self._given = self._group.given
+        self._process, self._channel, self.pid = found.process, found.channel, found.process.pid
+        self._channel.answering({"composed": self._composed, "opened": self._opened, "failed": self._failed})
+        self._channel.tell(
             "begin", said.Begin(version=said.VERSION, worker=self.number, settings=settings, policy=self._given)
         )
         if self.state == "draining":
-            channel.tell("stop")  # asked to go while it was being started
+            self._channel.tell("stop")  # asked to go while it was being started
         try:
             self.code = await self._process.wait()
         finally:
             self.state = "ended"
             self._group.leave(self)
-            channel.close()
-            await asyncio.gather(reading, return_exceptions=True)
+            await found.end()
 
     async def ask(self, name: str, body: object = None, within: float | None = None) -> msgspec.Raw:
         """See `Channel.ask`."""
@@ -135,8 +122,11 @@ class Worker:
 class Generation:
     """As many workers as the settings say. One event loop; `start` once, then `stop` once."""
 
-    def __init__(self, settings: SidecarSettings, group: GroupPolicy, log: OperatorLog, number: int = 1) -> None:
-        self.settings, self.group, self.number, self._log = settings, group, number, log
+    def __init__(
+        self, settings: SidecarSettings, spares: Spares, group: GroupPolicy, log: OperatorLog, number: int = 1
+    ) -> None:
+        """`spares` are its own from now on: `stop` closes them."""
+        self.settings, self._spares, self.group, self.number, self._log = settings, spares, group, number, log
         self._pickled = pickle.dumps(settings)
         self.workers: dict[int, Worker] = {}
         self.restarts = dict.fromkeys(range(settings.workers), 0)
@@ -148,7 +138,11 @@ class Generation:
 
     async def start(self) -> None:
         """Start all; returns when every one is ready. Raises what the first one failed with; none is left then."""
-        self._keepers = [asyncio.create_task(self._keep(number)) for number in range(self.settings.workers)]
+        self._keepers = [
+            asyncio.create_task(self._keep(number), name=f"worker-{number}") for number in range(self.settings.workers)
+        ]
+        for keeper in self._keepers:
+            keeper.add_done_callback(self._unkept)
         ready = asyncio.create_task(self._ready.wait())
         ends: set[asyncio.Future[Any]] = {ready, self.gave_up}
         try:
@@ -167,6 +161,7 @@ class Generation:
         Once `stop` is set they are let go without waiting for their callers to move; once `now` is, at once.
         """
         self._halt.set()
+        await self._spares.close()
         joining = [worker.retire(group) for worker in self.workers.values() if worker.state == "serving"]
         await asyncio.gather(*joining)
         for worker in self.workers.values():
@@ -181,6 +176,7 @@ class Generation:
     async def stop(self, *, now: bool = False, hurry: asyncio.Event | None = None) -> None:
         """Let every worker go, and return when they have gone; `now`, or once `hurry` is set, without the bound."""
         self._halt.set()
+        await self._spares.close()
         for worker in self.workers.values():
             if worker.state != "ended":
                 worker.let_go()
@@ -235,28 +231,42 @@ class Generation:
     def _one_ready(self) -> None:
         if len(self.workers) == self.settings.workers and all(one.ready_at for one in self.workers.values()):
             self._ready.set()
+            if self.settings.spare and not self._halt.is_set():
+                self._spares.fill()
 
     async def _keep(self, number: int) -> None:
         """Start this worker again whenever it has ended, until the generation stops."""
-        at_once = 0
+        at_once = unready = 0
         while not self._halt.is_set():
             worker = self.workers[number] = Worker(number, self.group, self._log, self._one_ready)
             try:
-                await worker.run(self._pickled)
+                await worker.run(self._pickled, self._spares)
             except OSError as error:
                 worker.fault = Fault(kind="configuration", what=f"no worker can be started: {error.strerror}")
+            except (ConfigurationError, IntegrityError) as error:
+                worker.fault = Fault.of(error)
             if self._halt.is_set():
                 return
             self._report(worker)
-            steady = worker.ready_at is not None and time.monotonic() - worker.ready_at >= STEADY_SECONDS
-            at_once = 0 if steady else at_once + 1
-            if not self._started or (at_once >= MOST_AT_ONCE and not self.states()["serving"]):
+            served = None if worker.ready_at is None else time.monotonic() - worker.ready_at
+            at_once = 0 if served is not None and served >= STEADY_SECONDS else at_once + 1
+            unready = 0 if served is not None else unready + 1
+            if not self._started or (unready >= MOST_UNREADY and not self.states()["serving"]):
                 self._give_up(worker)
                 return
             self.restarts[number] += 1
             if at_once > 1:
+                longest = _LONGEST_PAUSE if served is None else _LONGEST_AFTER_READY
                 with contextlib.suppress(TimeoutError):
-                    await asyncio.wait_for(self._halt.wait(), min(_LONGEST_PAUSE, _FIRST_PAUSE * 2**at_once))
+                    await asyncio.wait_for(self._halt.wait(), min(longest, _FIRST_PAUSE * 2**at_once))
+
+    def _unkept(self, keeper: "asyncio.Task[None]") -> None:
+        """A worker that nobody starts again must not be forgotten."""
+        if not keeper.cancelled() and keeper.exception() is not None and not self.gave_up.done():
+            self._log.error("part_ended", part=keeper.get_name(), error=repr(keeper.exception()))
+            self.gave_up.set_result(ConfigurationError(
+                "a worker cannot be started", fix="Start the sidecar again, and report the line `part_ended`"
+            ))  # fmt: skip
 
     def _report(self, worker: Worker) -> None:
         # At the start there is one error for all of them, and whoever runs the command sees it.

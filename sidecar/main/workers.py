@@ -22,9 +22,11 @@ from typing import Any
 
 import uvloop
 
+from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError, IntegrityError
 from sidecar.main.worker_crew import Crew, Failure
 from sidecar.main.worker_outside import Outside
+from sidecar.main.worker_program import Program, PythonProgram
 from sidecar.observability.logs import make_logger, unhandled
 from sidecar.observability.metrics import CallStats
 from sidecar.settings.sidecar import SidecarSettings
@@ -32,16 +34,23 @@ from sidecar.spool.slot import held
 
 Again = Callable[[], SidecarSettings]
 """Reads the settings again. ConfigurationError."""
+Host = Callable[[SidecarSettings, OperatorLog], Program]
+"""What the workers with these settings are. ConfigurationError when they cannot be that."""
 
 
-def run(settings: SidecarSettings, again: Again) -> None:
+def in_python(_settings: SidecarSettings, _log: OperatorLog) -> Program:
+    """Each worker is an interpreter with grpc.aio's servers."""
+    return PythonProgram()
+
+
+def run(settings: SidecarSettings, again: Again, host: Host = in_python) -> None:
     """Serve until SIGTERM or SIGINT. ConfigurationError or IntegrityError when the workers cannot start."""
-    uvloop.run(_Supervisor(settings, again).serve())
+    uvloop.run(_Supervisor(settings, again, host).serve())
 
 
 class _Supervisor:
-    def __init__(self, settings: SidecarSettings, again: Again) -> None:
-        self._settings, self._again = settings, again
+    def __init__(self, settings: SidecarSettings, again: Again, host: Host) -> None:
+        self._settings, self._again, self._host = settings, again, host
         self._stats = CallStats()
         self._log = make_logger("sidecar", counts=self._stats.log_events)
         self._stop, self._now = asyncio.Event(), asyncio.Event()
@@ -94,7 +103,10 @@ class _Supervisor:
                           workers=self._settings.workers)  # fmt: skip
 
     async def _started(self, settings: SidecarSettings, number: int) -> Crew:
-        crew = await Crew.started(settings, self._log, self._stats, number)
+        program = self._host(settings, self._log)
+        if self._crew is None:
+            program.claim()
+        crew = await Crew.started(settings, program, self._log, self._stats, number)
         crew.generation.gave_up.add_done_callback(lambda gave_up: self._given_up(crew, gave_up.result()))
         return crew
 

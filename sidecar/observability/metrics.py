@@ -67,17 +67,24 @@ class CallStats:
 
     def time(self, stage: str, seconds: float) -> None:
         """One passage of a stage."""
-        self.times([(stage, seconds)])
+        self.passed([(stage, seconds)], 0.0)
 
-    def times(self, passages: Iterable[tuple[str, float]]) -> None:
-        """Passages of stages: a call passes ten or so, and hands them in together."""
+    def passed(self, marks: Iterable[tuple[str, float]], began: float) -> float:
+        """Passages of stages, by when each ended; the first began at `began`. Those without a name count for none.
+
+        Gives when the last has ended, or `began`. A call passes ten or so, and hands them in together.
+        """
         stages = self.stages
-        for stage, seconds in passages:
-            entry = stages.get(stage)
-            if entry is None:
-                entry = stages[stage] = Stage()
-            entry.buckets[bisect_left(EDGES, seconds)] += 1
-            entry.total += seconds
+        for stage, ended in marks:
+            if stage:
+                seconds = ended - began
+                entry = stages.get(stage)
+                if entry is None:
+                    entry = stages[stage] = Stage()
+                entry.buckets[bisect_left(EDGES, seconds)] += 1
+                entry.total += seconds
+            began = ended
+        return began
 
     def event(self, name: str, detail: str = "") -> None:
         """Something else worth counting, such as a dropped unknown field. Beyond the bound the detail is `_OTHER`."""

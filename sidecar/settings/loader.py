@@ -2,7 +2,7 @@
 
 import difflib
 import os
-from collections.abc import Mapping
+from collections.abc import Mapping, MutableMapping
 from pathlib import Path
 from typing import TypeVar, get_args
 
@@ -140,6 +140,6 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
 
 
-def environment() -> Mapping[str, str]:
-    """The process's environment, for the standard `OTEL_*` variables."""
+def environment() -> MutableMapping[str, str]:
+    """The process's environment, for the standard `OTEL_*` variables and those of gRPC."""
     return os.environ  # noqa: TID251 - the one home of the environment

@@ -357,6 +357,7 @@ class SidecarSettings(Settings):
     limits: Limits = Limits()
     checks: Checks = Checks()
     workers: Annotated[int, Field(ge=1, le=256)] = 1
+    spare: bool = True
     drain: Annotated[Duration, Field(le=3600.0)] = 10.0
 
     @model_validator(mode="after")

@@ -12,15 +12,14 @@ from datetime import datetime
 from typing import NamedTuple
 
 from sidecar.errors import RecordError
-from sidecar.record import RecordFormatError, digest_bytes, leaf_digest
+from sidecar.record import RecordFormatError
 from sidecar.spool.committer import Committer
 from sidecar.spool.epoch import Epoch, RandomPool
 from sidecar.spool.files import Files, PosixFiles
-from sidecar.spool.frame import frame_item
 from sidecar.spool.recovery import Recovered, recover
 from sidecar.spool.segment import Head, Segment
 from sidecar.spool.shelf import Deletion, Shelf
-from sidecar.spool.slot import Draft, SpoolOptions, take_lock, unusable
+from sidecar.spool.slot import Drafted, SpoolOptions, take_lock, unusable
 from sidecar.spool.waiters import Waiters, Waiting
 from sidecar.vocabulary import Level, ReasonCode
 
@@ -64,7 +63,6 @@ class Spool:
         self._committer = Committer(self._loop, f"spool-commit-{options.slot}")
         self._before = recovered.head
         self._last = recovered.head.hash if recovered.head else b""
-        self._prev = digest_bytes(self._last) if recovered.head else None
         self._seq = 0
         self._durable_seq = 0
         self._durable_head = recovered.head
@@ -133,11 +131,16 @@ class Spool:
         """The chain's last record; None before the very first."""
         return Head(epoch=self.epoch.id, seq=self._seq - 1, hash=self._last) if self._seq else self._before
 
+    @property
+    def receipts_wanted(self) -> bool:
+        """Whether somebody waits for a record's receipt."""
+        return self._waiters.want_receipt
+
     def receipt_lag(self) -> float:
         """Seconds since the oldest record of this epoch without a receipt became durable; 0 when there is none."""
         return self._monotonic() - self._commit_times[0][1] if self._commit_times else 0.0
 
-    def append(self, drafts: Sequence[Draft], *, spare: bool = False) -> int:
+    def append(self, drafts: Sequence[Drafted], *, spare: bool = False) -> int:
         """Write these records, all or none, and return the seq of the last. They have level `written` then.
 
         `spare`: may use the last part of `max_bytes`, which is kept for the outcomes of calls already under way.
@@ -145,44 +148,42 @@ class Spool:
         """
         if self._trouble or self._closed or self._pending_bytes > MAX_UNSYNCED:
             raise self._refusal(self._trouble or "the disk does not answer, or the spool is closed")
-        seq, prev, digest = self._seq, self._prev, b""
-        frames = []
         try:
-            for draft in drafts:
-                item = self.epoch.item(draft, seq, prev)
-                digest = leaf_digest(item.leaf)
-                prev = digest_bytes(digest)
-                frames.append(frame_item(item))
-                seq += 1
-        except RecordFormatError as error:
+            data, digest = self.epoch.frames(self._seq, self._last, drafts)
+        except (RecordFormatError, UnicodeEncodeError) as error:
             raise self._refusal(f"a record does not fit: {error}") from None
-        data = frames[0] if len(frames) == 1 else b"".join(frames)
         active = self._write(data, spare=spare)
-        active.next_seq = self._seq = seq
-        self._prev, self._last = prev, digest
+        count, size = len(drafts), len(data)
+        active.next_seq = self._seq = seq = self._seq + count
+        self._last = digest
         self._pending.append((seq, data))
-        self._pending_bytes += len(data)
-        self.shelf.unacknowledged += len(drafts)
+        self._pending_bytes += size
+        self.shelf.unacknowledged += count
         retention = self.shelf.retention
-        for draft in drafts:
-            if draft.opens and draft.call_id is not None:
-                retention.opened(draft.call_id, active.number)
-            elif draft.type == "outcome" and draft.call_id is not None:
-                retention.ended(draft.call_id)
+        for kind, _, call_id, _, _, opens in drafts:
+            if opens and call_id is not None:
+                retention.opened(call_id, active.number)
+            elif kind == "outcome" and call_id is not None:
+                retention.ended(call_id)
         if self._commit_timer is None and not self._committing:
             self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
         return seq - 1
 
-    def reach(self, seq: int, level: Level) -> Waiting | None:
-        """What to wait for until the record has this level; None when it has it already.
+    def reach(self, seq: int, level: Level, first: int | None = None) -> Waiting | None:
+        """What to wait for until the record, and all from `first` on, has this level; None when it has it already.
 
-        The future fails with RecordError when the disk does. Waiting may be given up at any time.
+        Ask again when it is done: receipts come for some records at a time. The future fails with RecordError when the
+        disk does. Waiting may be given up at any time.
         """
         if level == "written" or (level == "committed" and seq < self._durable_seq):
             return None
-        if level == "acknowledged" and self.shelf.retention.is_acknowledged(self.epoch.id, seq):
-            return None
-        future = self._waiters.for_durable(seq) if level == "committed" else self._waiters.for_receipt(seq)
+        if level == "committed":
+            future = self._waiters.for_durable(seq)
+        else:
+            missing = self.shelf.retention.missing(self.epoch.id, seq if first is None else first)
+            if missing > seq:
+                return None
+            future = self._waiters.for_receipt(missing)
         if not self._committing:
             self._loop.call_soon(self._commit)
         else:

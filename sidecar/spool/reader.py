@@ -1,21 +1,36 @@
-"""The sender's view: durable records without a receipt, in order."""
+"""The sender's view: durable records without a receipt, in order.
+
+Frames are read by `_native.parcel`, which makes of them what is sent without an object for each record. What it will
+not read is read again by `frame`, whose word it is what a frame is, to say why.
+"""
 
 from typing import NamedTuple
 
+from sidecar import _native
 from sidecar.errors import IntegrityError
-from sidecar.spool.frame import FRAME_OVERHEAD, MAX_PAYLOAD, FrameError, Item, parse_item, read_frame
+from sidecar.spool.frame import FRAME_OVERHEAD, MAX_PAYLOAD, FrameError, parse_item, read_frame
 from sidecar.spool.log import Spool
 from sidecar.spool.retention import Ranges
 from sidecar.spool.segment import Segment
 
+_NEVER = 2**63
+"""Beyond every seq."""
+
 
 class Chunk(NamedTuple):
-    """Consecutive records of one epoch, from `first_seq` on. `sealed_epoch_key` opens the epoch at the store."""
+    """`records` consecutive records of one epoch, from `first_seq` on. `sealed_epoch_key` opens the epoch at the store.
+
+    `items`: the records as the field `items` of a `Batch`, encoded. `leaf_hashes`: 32 bytes each, in order; `root`: of
+    the tree over them (RFC 6962).
+    """
 
     epoch: str
     sealed_epoch_key: bytes
     first_seq: int
-    items: list[Item]
+    records: int
+    items: bytes
+    leaf_hashes: bytes
+    root: bytes
 
 
 class SpoolReader:
@@ -84,30 +99,38 @@ class SpoolReader:
 
     def _parse(self, segment: Segment, data: bytes, done: Ranges, limit: int, max_bytes: int) -> Chunk | None:
         """Read frames until the chunk is full or `data` ends; records sent before or with a receipt are passed over."""
-        items: list[Item] = []
-        first = at = 0
-        begin = self._offset
-        after = done.end_of(max(self._seq, self._next.get(segment.epoch, 0)))
-        while at < len(data) and at < max_bytes and len(items) < limit:
-            try:
-                payload = read_frame(data, at)
-                if self._seq >= after:
-                    if done.covers(self._seq, self._seq + 1):
-                        break
-                    first = first if items else self._seq
-                    items.append(parse_item(payload))
-            except FrameError as error:
-                if error.short and at:
-                    break
-                raise IntegrityError(
-                    f"a record in the spool is damaged: {error}",
-                    where=f"{segment.path}, offset {begin + at}",
-                    fix="Keep a copy of the slot's folder for the reviewers and check the disk; nothing was deleted",
-                ) from None
-            at += FRAME_OVERHEAD + len(payload)
-            self._seq += 1
-            self._offset = begin + at
-        if not items:
+        begin, seq = self._offset, self._seq
+        after = done.end_of(max(seq, self._next.get(segment.epoch, 0)))
+        until = done.start_of(after)
+        found = _native.parcel(data, seq, after, _NEVER if until is None else until, limit, max_bytes)
+        self._seq, self._offset = found.next_seq, begin + found.end
+        if found.stopped:
+            _explain(segment, data, found.end, begin, whole=found.next_seq < after)
+        if not found.count:
             return None
-        self._next[segment.epoch] = self._seq
-        return Chunk(segment.epoch, segment.sealed_epoch_key, first, items)
+        self._next[segment.epoch] = found.next_seq
+        return Chunk(
+            segment.epoch, segment.sealed_epoch_key, found.first_seq, found.count, found.items, found.leaf_hashes,
+            found.root,
+        )  # fmt: skip
+
+
+def _explain(segment: Segment, data: bytes, at: int, begin: int, *, whole: bool) -> None:
+    """Return if `data`, of which the segment has more, merely ends before the frame at `at` does; else IntegrityError.
+
+    `whole`: the frame only has to be whole, since its record is not sent.
+    """
+    why: object = "it cannot be read"
+    try:
+        payload = read_frame(data, at)
+        if not whole:
+            parse_item(payload)
+    except FrameError as error:
+        if error.short and at:
+            return
+        why = error
+    raise IntegrityError(
+        f"a record in the spool is damaged: {why}",
+        where=f"{segment.path}, offset {begin + at}",
+        fix="Keep a copy of the slot's folder for the reviewers and check the disk; nothing was deleted",
+    )

@@ -34,6 +34,11 @@ class Ranges:
         index = bisect_right(self._starts, seq) - 1
         return self._ends[index] if index >= 0 and seq < self._ends[index] else seq
 
+    def start_of(self, seq: int) -> int | None:
+        """The first seq at or after `seq` that is in the set; None when there is none."""
+        index = bisect_right(self._ends, seq)
+        return max(seq, self._starts[index]) if index < len(self._starts) else None
+
     def covers(self, start: int, end: int) -> bool:
         """Whether all of `[start, end)` is in the set; true for an empty range."""
         return start >= end or self.end_of(start) >= end
@@ -60,6 +65,11 @@ class Retention:
         """Whether these records are in a published checkpoint."""
         ranges = self.acknowledged.get(epoch)
         return ranges is not None and ranges.covers(first, first + count)
+
+    def missing(self, epoch: str, first: int) -> int:
+        """The first record at or after `first` that is in no published checkpoint."""
+        ranges = self.acknowledged.get(epoch)
+        return first if ranges is None else ranges.end_of(first)
 
     def opened(self, call_id: str, number: int) -> None:
         """A decision of this call, which permits, stands in segment `number`."""

@@ -49,6 +49,10 @@ class Draft(NamedTuple):
     opens: bool = False
 
 
+Drafted = tuple[RecordType, str, str | None, bytes, bytes, bool]
+"""What a `Draft` holds, without the names: making one for each record would cost as much as its hash."""
+
+
 class SlotInUseError(ConfigurationError):
     """Another process has the slot. Whoever may have any of several takes another one."""
 

@@ -40,16 +40,7 @@ class _Decision(msgspec.Struct):
     part: int = 1
 
 
-_effect_decoder = msgspec.json.Decoder(_Effect)
 _decision_decoder = msgspec.json.Decoder(_Decision)
-
-
-def permits(decision: bytes) -> bool:
-    """Whether a decision document's bytes say permit. Anything unreadable counts as one: it is followed up."""
-    try:
-        return _effect_decoder.decode(decision).effect == "permit"
-    except msgspec.DecodeError:
-        return True
 
 
 def unknown_outcome(call_id: str, bodies: Iterable[bytes]) -> OutcomeBody | None:

@@ -20,6 +20,11 @@ class Waiters:
         """Whether somebody waits for the disk."""
         return bool(self._durable)
 
+    @property
+    def want_receipt(self) -> bool:
+        """Whether somebody waits for a receipt."""
+        return bool(self._received)
+
     def for_durable(self, seq: int) -> Waiting:
         """Resolved once `seq` is durable. Called with rising seqs."""
         future = self._loop.create_future()

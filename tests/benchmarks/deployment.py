@@ -83,9 +83,14 @@ class Server:
         if self.metrics is None:
             return 0.0
         end = time.monotonic() + seconds
-        while (left := self.scrape()["customhouse_spool_records"]) > 0 and time.monotonic() < end:
+        while (left := self._unsent()) > 0 and time.monotonic() < end:
             time.sleep(0.1)
         return left
+
+    def _unsent(self) -> float:
+        """Of all workers, where there are several."""
+        found = [value for name, value in self.scrape().items() if name.startswith("customhouse_spool_records")]
+        return sum(found) if found else 1.0
 
 
 class Deployment:

@@ -24,7 +24,7 @@ from sidecar.attributes.resource import Classifier
 from sidecar.attributes.subject import Identifier
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.demo.world import CONSOLE
-from sidecar.enforcement.call import Call, Final, Peer, Reply
+from sidecar.enforcement.call import Call, Final, Peer, Reply, call_ids
 from sidecar.enforcement.circumstances import TICKET
 from sidecar.enforcement.declarations import PROXY
 from sidecar.enforcement.parts import Parts
@@ -35,12 +35,11 @@ from sidecar.errors import Code
 from sidecar.main import build, composition, given, policy_start
 from sidecar.main.records import Records
 from sidecar.main.standing import InForce
-from sidecar.observability.calls import CallObserver
+from sidecar.observability.calls import CallObserver, pooled_digits
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.settings.loader import load
 from sidecar.settings.sidecar import SidecarSettings
-from sidecar.spool.epoch import RandomPool, uuid7
 from tests.benchmarks.deployment import METHOD, profile, request
 from tests.benchmarks.machine import rss
 
@@ -91,15 +90,16 @@ async def compose(path: Path, ids: list[int], stack: AsyncExitStack, log: Operat
     directory, index = build.directory(settings), build.index(settings)
     active = policy_start.tried(settings, build.engine_maker(settings))
     assert active is not None
+    standing = InForce(active, directory, index, settings.policy.max_age)
     decisions = CachedDecisionPoint(
         inner=active.engine,
         cache=DecisionCache(clock=time.monotonic, entries=settings.decision.cache.entries),
-        revisions=lambda: (active.revision, directory.revision, index.revision),
+        revisions=standing.revisions,
     )
     tokens = build.tokens(settings)
     following = asyncio.ensure_future(tokens.run())  # keys and revocations go stale when nobody reads them
     stack.callback(following.cancel)
-    stats, pool = CallStats(), RandomPool()
+    stats = CallStats()
     parts = Parts(
         identifier=Identifier(
             tokens=tokens, people=directory, workloads=build.workloads(settings),
@@ -107,11 +107,11 @@ async def compose(path: Path, ids: list[int], stack: AsyncExitStack, log: Operat
         ),
         describer=build.describer(settings), classifier=Classifier(index), decisions=decisions,
         recorder=records.recorder, upstream=Memory(ids), circumstances=composition.circumstances(settings, None, None),
-        standing=InForce(active, directory, index, settings.policy.max_age), preparations=Preparations(),
+        standing=standing, preparations=Preparations(),
         observer=CallObserver(stats),
         levels=settings.record.levels.model_dump(), reflection=False,
         report=lambda error: print(f"refused: {error.operator}", file=sys.stderr),
-        clock=given.clock, new_id=lambda: uuid7(given.now(), pool.take(10)),
+        clock=given.clock, new_id=call_ids(given.clock, pooled_digits()),
     )  # fmt: skip
     return Bench(EnforcementPoint(parts), decisions.cache, stats)
 

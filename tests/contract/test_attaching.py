@@ -46,7 +46,7 @@ def test_every_kind_of_call_carries_it(server: tuple[Echo, str], kind: str) -> N
         channel = grpc.intercept_channel(plain, asks.interceptor())
         invoke = getattr(channel, kind)(f"/a.B/{kind}")
         for _ in range(2):
-            answer = invoke(iter([b"x"]) if kind.startswith("stream") else b"x", timeout=5)
+            answer = invoke(iter([b"x"]) if kind.startswith("stream") else b"x", timeout=60)
             assert (list(answer) if kind.endswith("_stream") else [answer]) == [b"x"]
     assert [one["authorization"] for one in echo.seen] == ["Bearer first", "Bearer second"]
     assert SENT.items() <= echo.seen[0].items()
@@ -64,7 +64,7 @@ async def test_and_so_it_does_from_an_event_loop(server: tuple[Echo, str], kind:
 
     asks = Asking(token=token, **ASKS)
     async with grpc.aio.insecure_channel(target, interceptors=asks.aio_interceptors()) as channel:
-        call = getattr(channel, kind)(f"/a.B/{kind}")(requests() if kind.startswith("stream") else b"x", timeout=5)
+        call = getattr(channel, kind)(f"/a.B/{kind}")(requests() if kind.startswith("stream") else b"x", timeout=60)
         answer = [one async for one in call] if kind.endswith("_stream") else [await call]
     assert answer == [b"x"] and echo.seen[0]["authorization"] == "Bearer fresh"
     assert SENT.items() <= echo.seen[0].items()
@@ -75,7 +75,7 @@ def test_what_a_call_brings_itself_stays(server: tuple[Echo, str]) -> None:
     own = (("authorization", "Bearer mine"), ("x-customhouse-ticket", "SUP-2"))
     with grpc.insecure_channel(target) as plain:
         channel = grpc.intercept_channel(plain, Asking(token=lambda: "other", **ASKS).interceptor())
-        channel.unary_unary("/a.B/unary_unary")(b"x", metadata=own, timeout=5)
+        channel.unary_unary("/a.B/unary_unary")(b"x", metadata=own, timeout=60)
     assert (echo.seen[0]["authorization"], echo.seen[0]["x-customhouse-ticket"]) == ("Bearer mine", "SUP-2")
 
 
@@ -87,6 +87,6 @@ def test_a_token_to_be_awaited_is_no_token_for_threads(server: tuple[Echo, str])
     with grpc.insecure_channel(server[1]) as plain:
         channel = grpc.intercept_channel(plain, Asking(token=lambda: waiting).interceptor())
         with pytest.raises(TypeError, match="aio"):
-            channel.unary_unary("/a.B/unary_unary")(b"x", timeout=5)
+            channel.unary_unary("/a.B/unary_unary")(b"x", timeout=60)
     waiting.close()
     assert server[0].seen == []

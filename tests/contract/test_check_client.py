@@ -2,6 +2,7 @@
 
 import asyncio
 import logging
+import threading
 import time
 from concurrent import futures
 from contextlib import contextmanager
@@ -27,7 +28,7 @@ from sidecar.client import (
 )
 from sidecar.demo.profiles.v1 import profiles_pb2
 
-LONG = 10.0
+LONG = 60.0
 PROFILE = Entity("profile", "read", (str(US),))
 
 
@@ -302,12 +303,14 @@ def test_an_answer_about_an_answer_is_never_asked_twice(tmp_path):
 
 
 def test_no_answer_in_time_is_a_denial_in_time(tmp_path):
-    with ill(tmp_path, lambda *_: time.sleep(1.0) or permitted()) as (client, sidecar):
+    answered = threading.Event()
+    with ill(tmp_path, lambda *_: answered.wait(LONG) and permitted()) as (client, sidecar):
         began = time.monotonic()
-        found = client.check(PROFILE, deadline=0.2)
+        found = client.check(PROFILE, deadline=1.0)
         assert (found.why, found.code) == ("unreachable", 4)
-        assert time.monotonic() - began < 0.9
+        assert time.monotonic() - began < LONG / 2
         assert sidecar.asked == 1
+        answered.set()
 
 
 def test_a_sidecar_that_is_not_there_is_a_denial_in_time(tmp_path):
@@ -315,7 +318,7 @@ def test_a_sidecar_that_is_not_there_is_a_denial_in_time(tmp_path):
         began = time.monotonic()
         assert client.check(PROFILE).why == "unreachable"
         assert [one.why for one in client.check_all([PROFILE, PROFILE])] == ["unreachable"] * 2
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 20
     assert client.check(PROFILE).why == "unreachable", "a client that was closed denies"
 
 

@@ -52,7 +52,7 @@ async def searched(store, **asked):
 
 async def settled(store, count: int, **asked) -> int:
     """How many are found, once the derived databases have followed the log; what is still missing then is missing."""
-    for _ in range(200):
+    for _ in range(600):
         found = len(await searched(store, **asked))
         if found == count:
             break

@@ -88,7 +88,7 @@ def test_the_base_has_the_python_and_cargo_that_the_project_asks_for():
         r">=(\d+)\.(\d+)", tomllib.loads((ROOT / "pyproject.toml").read_text())["project"]["requires-python"]
     )
     assert python >= tuple(map(int, least.groups()))
-    cargo = tomllib.loads((ROOT / "engine" / "Cargo.toml").read_text())["package"]["rust-version"]
+    cargo = tomllib.loads((ROOT / "native" / "Cargo.toml").read_text())["package"]["rust-version"]
     assert rust >= tuple(map(int, cargo.split(".")))
 
 

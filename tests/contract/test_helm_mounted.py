@@ -10,8 +10,8 @@ from pathlib import Path
 import pytest
 import yaml
 from command_line import Shell
-from deployment import POLICIES, make_world
 from helm_parts import Helm, example, laid, of_kind
+from worlds import POLICIES, make_world
 
 FOLDERS = ("keys", "tls")
 

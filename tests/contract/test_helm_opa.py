@@ -71,10 +71,10 @@ def running(program: Path, container, folder: Path, token: str):
             process.kill()
 
 
-def revision_once_up(address: Address, token: str, seconds: float = 30.0) -> str:
+def revision_once_up(address: Address, token: str, seconds: float = 60.0) -> str:
     until = time.monotonic() + seconds
     while True:
-        client = BlockingClient(address, 5.0, token)
+        client = BlockingClient(address, 30.0, token)
         try:
             found = client.revision()
             if found:
@@ -97,7 +97,7 @@ async def test_it_decides_by_the_bundle_for_who_holds_the_token(needs, as_render
         assert engine.name == "opa"
         await engine.close()
         for wrong in (None, "", "0123456789abcdef-another-token"):
-            client = BlockingClient(address, 5.0, wrong)
+            client = BlockingClient(address, 30.0, wrong)
             with pytest.raises(ValueError, match="401"):
                 client.revision()
             client.close()
@@ -106,11 +106,11 @@ async def test_it_decides_by_the_bundle_for_who_holds_the_token(needs, as_render
 def test_without_a_token_in_the_secret_it_answers_nobody(needs, as_rendered, bundle, tmp_path):
     program = needs("opa", "run `make tools`")
     with running(program, as_rendered, tmp_path, "") as address:
-        until = time.monotonic() + 30
+        until = time.monotonic() + 60
         while not listening(address.port)():
             assert time.monotonic() < until
             time.sleep(0.1)
-        client = BlockingClient(address, 5.0, "")
+        client = BlockingClient(address, 30.0, "")
         with pytest.raises(ValueError, match="401"):
             client.revision()
         client.close()

@@ -48,8 +48,8 @@ class Rig:
     def ask(self, body: bytes | None, path: str = "/inject", authority: Authority | None = None) -> tuple[int, bytes]:
         """As the API server: it trusts caBundle and the Service's name."""
         context = ssl.create_default_context(cadata=(authority or self.authority).pem.decode())
-        with socket.create_connection(("127.0.0.1", self.port), 15) as plain:
-            plain.settimeout(15)
+        with socket.create_connection(("127.0.0.1", self.port), 60) as plain:
+            plain.settimeout(60)
             with context.wrap_socket(plain, server_hostname=NAME.value) as tls:
                 connection = http.client.HTTPSConnection(NAME.value)
                 connection.sock = tls
@@ -92,7 +92,7 @@ def test_it_answers_the_api_server_and_stops_when_told(rig):
             found = list(many.map(lambda number: rig.ask(review(uid=f"u-{number}")), range(100)))
         assert [json.loads(body)["response"]["uid"] for _, body in found] == [f"u-{number}" for number in range(100)]
         process.send_signal(signal.SIGTERM)
-        assert process.wait(20) == 0
+        assert process.wait(60) == 0
         said = [json.loads(line)["event"] for line in process.stderr.read().splitlines()]
         assert said == ["ready", "stopping"], "nothing of a pod is logged"
 
@@ -111,7 +111,7 @@ def test_a_body_too_large_is_refused_unread(rig):
     with rig.running():
         context = ssl.create_default_context(cadata=rig.authority.pem.decode())
         with (
-            socket.create_connection(("127.0.0.1", rig.port), 15) as plain,
+            socket.create_connection(("127.0.0.1", rig.port), 60) as plain,
             context.wrap_socket(plain, server_hostname=NAME.value) as tls,
         ):
             tls.sendall(b"POST /inject HTTP/1.1\r\nHost: a\r\nContent-Length: 999999999\r\n\r\n")
@@ -120,21 +120,21 @@ def test_a_body_too_large_is_refused_unread(rig):
 
 def test_silent_and_slow_clients_stop_nobody_else(rig):
     with rig.running():
-        silent = [socket.create_connection(("127.0.0.1", rig.port), 15) for _ in range(40)]
+        silent = [socket.create_connection(("127.0.0.1", rig.port), 60) for _ in range(40)]
         began = time.monotonic()
         assert rig.ask(review())[0] == 200
-        assert time.monotonic() - began < 5
+        assert time.monotonic() - began < 9, "nobody waited until they were cut off"
         # Each is cut off after ten seconds, handshake or not, however little it sends.
         silent[0].sendall(b"\x16\x03\x01")
-        silent[0].settimeout(25)
+        silent[0].settimeout(60)
         assert silent[0].recv(100) == b""
         for one in silent:
             one.close()
 
 
 def test_plain_http_is_no_way_in(rig):
-    with rig.running(), socket.create_connection(("127.0.0.1", rig.port), 15) as plain:
-        plain.settimeout(20)
+    with rig.running(), socket.create_connection(("127.0.0.1", rig.port), 60) as plain:
+        plain.settimeout(60)
         plain.sendall(b"POST /inject HTTP/1.1\r\nHost: a\r\nContent-Length: 0\r\n\r\n")
         assert b"HTTP/1" not in plain.recv(4096)
 

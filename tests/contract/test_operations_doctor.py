@@ -10,7 +10,8 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deployment import Deployment, changed, sidecar
+from deployment import Deployment, sidecar
+from worlds import changed
 
 from sidecar.cli import doctor_around, doctor_store
 from sidecar.cli.findings import Finding

@@ -272,7 +272,7 @@ def killed(tmp_path: Path, when: str) -> None:
     """A sidecar that dies at this point of putting another policy in force."""
     ran = subprocess.run(
         [sys.executable, "-c", DIES.format(folder=str(tmp_path), when=when)], capture_output=True, text=True,
-        timeout=60, env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}, check=False,
+        timeout=180, env={**os.environ, "PYTHONPATH": f"{TESTS}:{TESTS.parent}"}, check=False,
     )  # fmt: skip
     assert ran.returncode == 9, ran.stderr
 

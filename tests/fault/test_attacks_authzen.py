@@ -160,7 +160,7 @@ def world(tmp_path_factory):
 async def test_a_question_about_the_head_alone_gets_no_body_and_harms_no_connection(world):
     async with served(world) as (listener, _), wire(listener, world.client()) as one:
         await one.send(http("/early", method="HEAD"))
-        head = await asyncio.wait_for(one.reader.readuntil(b"\r\n\r\n"), 15)
+        head = await asyncio.wait_for(one.reader.readuntil(b"\r\n\r\n"), 60)
         assert head.startswith(b"HTTP/1.1 418")
         await one.send(http("/x", {"a": 1}))
         assert (await one.answer())[0] == 200
@@ -216,7 +216,7 @@ BEHIND = http("/behind", {"a": 1})
 async def test_what_two_readers_may_read_differently_is_the_last_on_its_connection(world, name):
     async with served(world) as (listener, app), wire(listener, world.client()) as one:
         await one.send(SMUGGLED[name] + BEHIND)
-        data = await asyncio.wait_for(one.reader.read(), 15)
+        data = await asyncio.wait_for(one.reader.read(), 60)
     statuses = re.findall(rb"HTTP/1\.1 (\d{3})", data)
     assert len(statuses) <= 1 and b"200" not in statuses
     assert not app.seen

@@ -321,7 +321,7 @@ class Context:
         self.code = code
 
 
-def ended(work, seconds: float = 10.0) -> bool:
+def ended(work, seconds: float = 60.0) -> bool:
     thread = threading.Thread(target=work, daemon=True)
     thread.start()
     thread.join(seconds)
@@ -364,7 +364,7 @@ def test_a_stream_whose_caller_has_gone_ends_and_is_recorded(loop, when):
 
         def requests():
             context.leave()
-            wait.wait(5)
+            wait.wait(60)
             yield b""
 
         assert ended(lambda: list(handler.stream_stream(requests(), context)))

@@ -8,7 +8,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from deployment import Deployment, wait
+from deployment import SOON, Deployment, wait
 from puppet import Seen
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
@@ -40,10 +40,10 @@ def test_callers_that_go_at_any_moment_leave_one_outcome_each(deployed: Deployme
             )
             time.sleep(dice.uniform(0.0, 0.012))
             call.cancel()
-        wait(lambda: deployed.status()["open_calls"] == 0, 10, "no call is open")
+        wait(lambda: deployed.status()["open_calls"] == 0, SOON, "no call is open")
     finally:
         caller.close()
-    deployed.delivered(30)
+    deployed.delivered()
     time.sleep(1.5)  # a recheck that outlived its call would come now
     calls = deployed.calls()
     assert {len(one.outcomes) for one in calls.values()} == {1}
@@ -89,7 +89,7 @@ def test_who_is_dismissed_before_the_first_message_gets_nothing(deployed: Deploy
     asks: queue.SimpleQueue[bytes | None] = queue.SimpleQueue()
     caller = deployed.new_caller()
     try:
-        call = caller.open("ListMessages", iter(asks.get, None), deployed.metadata("amy"), timeout=30)
+        call = caller.open("ListMessages", iter(asks.get, None), deployed.metadata("amy"), timeout=120)
         time.sleep(0.3)
         deployed.people(without="amy")
         asks.put(get(deployed.world.cast.us))
@@ -119,10 +119,10 @@ def test_a_giant_answer_does_not_stop_the_others(deployed: Deployment) -> None:
     other = deployed.new_caller()
     try:
         with deployed.upstream.behaving("ListProfiles", answers):
-            big = threading.Thread(target=lambda: deployed.call("ListProfiles", b"", timeout=60))
+            big = threading.Thread(target=lambda: deployed.call("ListProfiles", b"", timeout=120))
             big.start()
             try:
-                asked.wait(10)
+                asked.wait(SOON)
                 slowest = 0.0
                 for _ in range(20):
                     answer = other.call("GetProfile", [get(deployed.world.cast.us)], deployed.metadata(), 30)
@@ -132,7 +132,7 @@ def test_a_giant_answer_does_not_stop_the_others(deployed: Deployment) -> None:
                 big.join()
     finally:
         other.close()
-    assert slowest < 1.5
+    assert slowest < 5.0
 
 
 @pytest.mark.parametrize(

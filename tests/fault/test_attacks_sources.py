@@ -17,7 +17,7 @@ from sidecar.main import policy_http
 from sidecar.main.policy_http import Asked, HttpSource
 from sidecar.main.sources import Look, file_source
 
-SOON = 20.0
+SOON = 60.0
 PAUSE = 0.05
 ALICE = ed25519_key()
 OK = b"HTTP/1.1 200 OK\r\n"

@@ -5,7 +5,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment import Deployment, sidecar, wait
+from deployment import SOON, Deployment, sidecar, wait
 from minimal_policy import write_policy
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
@@ -43,7 +43,7 @@ def newest(deployment: Deployment) -> Path:
 
 
 def start(deployment: Deployment, **changes: object) -> subprocess.CompletedProcess[str]:
-    return sidecar("run", "--config", deployment.write_variant(**changes), seconds=30)
+    return sidecar("run", "--config", deployment.write_variant(**changes), seconds=120)
 
 
 def all_there(deployment: Deployment, call_ids: list[str]) -> None:
@@ -137,11 +137,11 @@ def test_with_the_wrong_trust_file_no_receipt_holds_and_nothing_is_deleted(
     with deployed.variant(policy__bundle__folder=policy, oversight__trust="wrong-trust.txt"):
         answer = deployed.call("GetProfile", pb.GetProfileRequest(user_id=1), port="abroad")
         assert answer.status == "OK", "calls go on: their records are on the disk"
-        wait(lambda: "does not hold" in " ".join(problems(deployed)), 15, "the operator is told")
+        wait(lambda: "does not hold" in " ".join(problems(deployed)), SOON, "the operator is told")
         assert deployed.status("variant.yaml")["spool_records"] > 0
     with deployed.variant(policy__bundle__folder=policy):
         deployed.delivered(settings="variant.yaml")
-        assert problems(deployed) == []
+        wait(lambda: problems(deployed) == [], SOON, "nothing is wrong any more")
     assert deployed.recorded(answer.call_id).status == "OK"
 
 
@@ -159,7 +159,7 @@ def test_with_the_wrong_sealing_key_the_store_refuses_and_the_operator_is_told(
         oversight__seal_key=str(tmp_path / "seal.pem.pub"),
         record__spool="spool-sealed-wrong",
     ):
-        wait(lambda: bool(problems(deployed)), 15, "the operator is told")
+        wait(lambda: bool(problems(deployed)), SOON, "the operator is told")
         told = " ".join(problems(deployed))
         assert deployed.status("variant.yaml")["spool_records"] > 0, "and nothing is thrown away"
     assert "seal" in told, told

@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 import grpc
 import pytest
-from deployment import Answer, Deployment, wait
+from deployment import SOON, Answer, Deployment, wait
 from minimal_policy import write_policy
 
 from sidecar.demo.processes import free_port
@@ -46,7 +46,7 @@ def test_a_service_that_is_not_there(deployed: Deployment) -> None:
     with deployed.variant(upstream__address=f"localhost:{free_port()}"):
         answer = get(deployed, port="abroad")
         stream = deployed.call("Sync", pb.SyncRequest(user_id=deployed.world.cast.us), port="abroad")
-        assert deployed.status("variant.yaml")["open_calls"] == 0
+        wait(lambda: deployed.status("variant.yaml")["open_calls"] == 0, SOON, "no call is open")
     for one in (answer, stream):
         assert (one.status, one.retry) == ("UNAVAILABLE", True), one
         assert "127.0.0.1" not in one.text, "callers are not told addresses"
@@ -66,7 +66,7 @@ def test_a_service_that_comes_later_is_found_without_a_restart(deployed: Deploym
         finally:
             deployed.world.ports["upstream"] = spare
         try:
-            wait(lambda: get(deployed, port="abroad").status == "OK", 10, "the service is found")
+            wait(lambda: get(deployed, port="abroad").status == "OK", SOON, "the service is found")
         finally:
             late.stop()
 

@@ -13,7 +13,7 @@ from pathlib import Path
 from typing import Self
 
 import pytest
-from deployment import Answer, Deployment, wait
+from deployment import SOON, Answer, Deployment, wait
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 
@@ -21,7 +21,7 @@ SIZE = "6m"
 WORKERS = 4
 FAST_SECONDS = 0.5
 """The design asks for 50 ms; a shared machine gets ten times that. The true figure is printed."""
-RECOVERY_SECONDS = 10.0
+RECOVERY_SECONDS = 30.0
 
 
 @contextmanager
@@ -99,10 +99,10 @@ def fill(disk: Path) -> Path:
 def test_a_full_disk_permits_nothing_unrecorded_and_recovers_by_itself(deployed: Deployment, tmp_path: Path) -> None:
     disk = tmp_path / "disk"
     with Load(deployed) as load:
-        wait(lambda: sum(answer.status == "OK" for answer in load.since(0)) > 50, 20, "calls go through")
+        wait(lambda: sum(answer.status == "OK" for answer in load.since(0)) > 50, SOON, "calls go through")
         deployed.processes.kill("store")  # so that nothing is acknowledged, and nothing can be deleted
         ballast = fill(disk)
-        wait(lambda: load.since(0)[-1].status == "UNAVAILABLE", 20, "calls are refused")
+        wait(lambda: load.since(0)[-1].status == "UNAVAILABLE", SOON, "calls are refused")
         full = time.monotonic()
         time.sleep(3.0)
         refused = load.since(full)
@@ -121,7 +121,7 @@ def test_a_full_disk_permits_nothing_unrecorded_and_recovers_by_itself(deployed:
     assert all(one.retry for one in refused), "the caller is told to come again"
     assert slowest[len(slowest) // 2] < FAST_SECONDS
     assert {one.status for one in after} == {"OK"}
-    deployed.delivered(30, "variant.yaml")
+    deployed.delivered(SOON, "variant.yaml")
     check(deployed, [answer for _, answer in load.answers])
 
 
@@ -146,11 +146,11 @@ def test_a_start_on_a_full_disk_says_so_and_serves_once_there_is_space(deployed:
     disk = tmp_path / "disk"
     before = deployed.call("GetProfile", pb.GetProfileRequest(user_id=1), port="abroad")
     assert before.status == "OK"
-    deployed.delivered(20, "variant.yaml")
+    deployed.delivered(SOON, "variant.yaml")
     deployed.processes.kill("variant")
     ballast = fill(disk)
     done = subprocess.run(
-        [*command(), str(deployed.folder / "variant.yaml")], capture_output=True, text=True, timeout=30, check=False
+        [*command(), str(deployed.folder / "variant.yaml")], capture_output=True, text=True, timeout=120, check=False
     )
     assert done.returncode in (1, 2), done.stderr
     assert "Traceback" not in done.stderr
@@ -162,10 +162,10 @@ def test_a_start_on_a_full_disk_says_so_and_serves_once_there_is_space(deployed:
     )
     wait(
         lambda: deployed.call("GetProfile", pb.GetProfileRequest(user_id=1), port="abroad").status == "OK",
-        10,
+        SOON,
         "it serves",
     )
-    deployed.delivered(20, "variant.yaml")
+    deployed.delivered(SOON, "variant.yaml")
     assert deployed.recorded(before.call_id).status == "OK"
     assert deployed.audit().returncode == 0
 

@@ -58,7 +58,7 @@ async def use(ledger, callers, seconds):
     await client.close()
 
 
-@pytest.mark.timeout(200)
+@pytest.mark.timeout(600)
 async def test_what_was_acknowledged_survives_kill_9_and_what_was_repeated_counts_once(tmp_path):
     chance = random.Random(20261123)
     with LedgerProcess(tmp_path) as ledger:
@@ -69,7 +69,7 @@ async def test_what_was_acknowledged_survives_kill_9_and_what_was_repeated_count
             await use(ledger, callers, chance.uniform(0.1, 0.8))
             assert inspection.verify(ledger.database, lambda _done, _of: None) == []
         ledger.start()
-        client = ledger.client(deadline=20.0)
+        client = ledger.client(deadline=60.0)
         expected = Simulator()
         counted, expected.exposure = expected.exposure, lambda _group: {}  # counting anew at each step would take long
         for caller in callers:
@@ -87,7 +87,7 @@ async def test_what_was_acknowledged_survives_kill_9_and_what_was_repeated_count
     assert inspection.verify(ledger.database, lambda _done, _of: None) == []
 
 
-@pytest.mark.timeout(100)
+@pytest.mark.timeout(600)
 async def test_a_sidecar_that_dies_between_reserving_and_settling_leaves_its_reservation_counted(tmp_path):
     with LedgerProcess(tmp_path) as ledger:
         init(load(ledger.settings, LedgerSettings, {}), keep_secret=False)

@@ -16,7 +16,7 @@ import yaml
 from deployment import Answer, wait
 from minimal_policy import write_policy
 from puppet import Puppet
-from worker_rig import RETRIABLE, SOON, Load, Several, doubled, findings, unrecorded, until
+from worker_rig import KINDS, RETRIABLE, SOON, Load, Several, doubled, findings, unrecorded, until
 
 from sidecar.decision.folder import load_folder
 from sidecar.demo import staff, world
@@ -201,9 +201,9 @@ class Replacing:
         return found
 
 
-@pytest.fixture(scope="module")
-def replacing(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replacing]:
-    deployment = Several(tmp_path_factory.mktemp("reload") / "world")
+@pytest.fixture(scope="module", params=KINDS)
+def replacing(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Replacing]:
+    deployment = request.param(tmp_path_factory.mktemp("reload") / "world")
     found = Replacing(deployment)
     with deployment:
         deployment.grant("INC-7", person="niall")

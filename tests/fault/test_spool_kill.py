@@ -10,7 +10,7 @@ import time
 from pathlib import Path
 
 import pytest
-from spooling import open_spool
+from spooling import open_spool, sent
 
 from sidecar.record import parse_leaf
 from sidecar.spool.reader import SpoolReader
@@ -59,7 +59,8 @@ async def collect(folder: Path) -> list[tuple[str, int]]:
     spool = open_spool(folder, segment_bytes=64 * 1024, max_bytes=1 << 30)
     reader, found = SpoolReader(spool), []
     while (chunk := reader.take(256, 1 << 20)) is not None:
-        found += [(parse_leaf(item.leaf).epoch, parse_leaf(item.leaf).seq) for item in chunk.items]
+        leaves = [parse_leaf(item.leaf) for item in sent(chunk)]
+        found += [(leaf.epoch, leaf.seq) for leaf in leaves]
     await spool.close()
     return found
 

@@ -99,7 +99,7 @@ def published(store):
     return open_checkpoint(data, [Verifier(store.signer.key)]).checkpoint
 
 
-@pytest.mark.timeout(280)
+@pytest.mark.timeout(600)
 async def test_accepted_records_survive_kill_9(tmp_path):
     with StoreProcess(tmp_path, interval="50ms") as store:
         senders = [Sender(store, Producer(name=f"p{number}")) for number in range(3)]

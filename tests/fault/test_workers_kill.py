@@ -16,7 +16,7 @@ from pathlib import Path
 import pytest
 import yaml
 from deployment import Answer, ended, wait
-from worker_rig import SIDECAR, SOON, Load, Several, alive, doubled, findings, unrecorded, until
+from worker_rig import KINDS, SIDECAR, SOON, Load, Several, alive, doubled, findings, unrecorded, until
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 
@@ -24,9 +24,9 @@ SHORT, LONG = 5, 300
 SEED = 204
 
 
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
-    with Several(tmp_path_factory.mktemp("kill"), drain="3s") as deployment:
+@pytest.fixture(scope="module", params=KINDS)
+def deployed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+    with request.param(tmp_path_factory.mktemp("kill"), drain="3s") as deployment:
         yield deployment
 
 
@@ -122,7 +122,6 @@ def test_it_stops_within_its_bound_and_streams_are_told(deployed: Several) -> No
     assert deployed.ended() == 0
     assert alive(pids) == []
     assert deployed.told("worker_killed") == 0
-    deployed.configure(drain="120s")
     deployed.start_sidecar()
     sound(deployed, [])
     one = deployed.recorded(dict(answer.headers).get("x-customhouse-call-id", "") or answer.call_id)
@@ -130,19 +129,20 @@ def test_it_stops_within_its_bound_and_streams_are_told(deployed: Several) -> No
 
 
 def test_told_twice_it_does_not_wait(deployed: Several) -> None:
-    """The test before has left it with two minutes to drain."""
+    deployed.configure(drain="120s")
+    assert deployed.reload()
     say: queue.Queue[bytes | None] = queue.Queue()
     caller = deployed.new_caller()
     call = caller.open("Sync", iter(say.get, None), deployed.metadata(), timeout=None)
     say.put(pb.SyncRequest(user_id=deployed.world.cast.us).SerializeToString())
     next(call)
-    begun = time.monotonic()
+    begun, before = time.monotonic(), deployed.told("stopping")
     deployed.signal(signal.SIGTERM)
-    until(lambda: deployed.told("stopping") == 2, "it has begun to stop")
+    until(lambda: deployed.told("stopping") > before, "it has begun to stop")
     time.sleep(1.0)
     deployed.signal(signal.SIGTERM)
     assert deployed.ended() == 0
-    assert time.monotonic() - begun < 60
+    assert time.monotonic() - begun < 100
     assert ended(call).status == "UNAVAILABLE"
     say.put(None)
     caller.close()

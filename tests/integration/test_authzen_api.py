@@ -62,7 +62,7 @@ def send(deployment: Deployment, method: str, path: str, document: Any = None, c
          **headers: str) -> tuple[int, dict[str, str], Any]:  # fmt: skip
     """One request by the standard library's client."""
     port = deployment.world.ports["abroad"]
-    link = http.client.HTTPSConnection("localhost", port, context=context(deployment, certificate), timeout=20)
+    link = http.client.HTTPSConnection("localhost", port, context=context(deployment, certificate), timeout=60)
     try:
         body = None if document is None else json.dumps(document).encode()
         sent = {"Content-Type": "application/json"} | {name.replace("_", "-"): value for name, value in headers.items()}
@@ -196,14 +196,14 @@ def test_an_exception_is_asked_for_approved_by_two_and_used(running: Deployment,
         assert done.returncode == 0, done.stderr + done.stdout
     wait(
         lambda: send(running, "GET", f"{place}/{name}", **ed)[2]["task"]["status"] == "approved",
-        10,
+        60,
         "the grant is in force",
     )
     assert decided(running, asked("ed", user, **claimed))["decision"] is False
     again = decided(running, asked("ed", user, approval={"id": name}, **claimed))
     assert again["decision"] is True, again
     assert running.recorded(denied["context"]["id"]).effects == ["deny"]
-    wait(lambda: name in {body.get("details", {}).get("id") for _, body in running.records(type="admin_action")}, 10,
+    wait(lambda: name in {body.get("details", {}).get("id") for _, body in running.records(type="admin_action")}, 60,
          "the request is recorded")  # fmt: skip
 
 
@@ -212,15 +212,15 @@ def test_a_client_that_nobody_here_wrote(running: Deployment, monkeypatch: pytes
     opener = urllib.request.build_opener(urllib.request.HTTPSHandler(context=context(running, "console")))
     monkeypatch.setattr(urllib.request, "_opener", opener)
     base, user = f"https://localhost:{running.world.ports['abroad']}", running.world.cast.us
-    client = decern.Client(base, timeout=20, token=running.world.tokens["amy"])
+    client = decern.Client(base, timeout=60, token=running.world.tokens["amy"])
     resource = {"type": "profile", "id": str(user)}
     permitted = client.evaluate({"type": "user", "id": "amy"}, "can_view", resource, CLAIMED)
     assert permitted.allowed is True and permitted.context["id"]
     assert client.evaluate({"type": "user", "id": "uma"}, "can_view", resource, CLAIMED).allowed is False
-    other = decern.Client(base, timeout=20, token=running.world.tokens["niall"])
+    other = decern.Client(base, timeout=60, token=running.world.tokens["niall"])
     denied = other.evaluate({"type": "user", "id": "niall"}, {"name": "can_view"}, resource, CLAIMED)
     assert denied.allowed is False and denied.context["reason"] == "not_us_personnel"
-    asserting = decern.Client(base, timeout=20)
+    asserting = decern.Client(base, timeout=60)
     assert asserting.evaluate({"type": "user", "id": "amy"}, "can_view", resource, CLAIMED).allowed is False
     unpromising = client.evaluate({"type": "user", "id": "amy"}, "can_view", resource, {**CLAIMED, "obligations": []})
     assert unpromising.allowed in {True, False}  # whichever: never a permit with duties it does not know of

@@ -38,7 +38,7 @@ def grpcurl(deployed: Deployment, needs: Callable[[str, str], Path]) -> Callable
         command = [
             str(program),
             "-max-time",
-            "10",
+            "60",
             "-format-error",
             *who(deployed),
             *(word for one in sent for word in ("-H", one)),
@@ -46,7 +46,7 @@ def grpcurl(deployed: Deployment, needs: Callable[[str, str], Path]) -> Callable
         if data is not None:
             command += ["-d", data]
         address = f"localhost:{deployed.world.ports['proxy']}"
-        return subprocess.run([*command, address, *arguments], capture_output=True, text=True, timeout=30, check=False)
+        return subprocess.run([*command, address, *arguments], capture_output=True, text=True, timeout=90, check=False)
 
     return run
 
@@ -126,7 +126,7 @@ def test_ghz_under_load_every_call_is_answered_and_recorded_once(
     done = subprocess.run(
         [str(program), "--cacert", str(deployed.world.ca), "--cert", str(tls / "console.pem"), "--key", str(tls / "console.key"),
          "--call", f"{SERVICE}/GetProfile", "-d", json.dumps({"user_id": deployed.world.cast.us}), "-m", metadata,
-         "--protoset", str(deployed.folder / "profiles.binpb"), "-n", str(CALLS), "-c", "20", "--connections", "4", "--timeout", "20s",
+         "--protoset", str(deployed.folder / "profiles.binpb"), "-n", str(CALLS), "-c", "20", "--connections", "4", "--timeout", "60s",
          "-O", "json", address],
         capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip

@@ -21,7 +21,8 @@ from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 from sidecar.demo.world import ORIGIN, PRODUCER, PRODUCER_ABROAD, sidecar_command
 
 SCENES = 18
-SECONDS = 60
+SECONDS = 240
+"""More than it takes on a machine that does other things as well; without those, it is a fifth of that."""
 
 
 class Played:
@@ -49,7 +50,7 @@ class Played:
 def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     folder = tmp_path_factory.mktemp("demo")
     report = folder / "report.json"
-    done = sidecar("demo", "--data", folder / "data", "--json", report, seconds=180)
+    done = sidecar("demo", "--data", folder / "data", "--json", report, seconds=600)
     return Played(folder / "data", report, done)
 
 
@@ -181,7 +182,7 @@ def test_its_settings_run_again_as_they_are_and_calls_are_recorded(again: Again)
 
 
 def search_until(again: Again, *arguments: str, count: int) -> list[dict]:
-    end = time.monotonic() + 15
+    end = time.monotonic() + 60
     while True:
         done = again.ask("search", *arguments, "--json", *again.review)
         rows = [json.loads(line) for line in done.stdout.splitlines()]

@@ -136,7 +136,7 @@ def test_http_clients_get_a_problem_document(envoy: Envoyed, deployed: Deploymen
     pair = deployed.world.certificates["web"]
     trusts = ssl.create_default_context(cafile=str(deployed.world.ca))
     trusts.load_cert_chain(pair.cert, pair.key)
-    client = http.client.HTTPSConnection("localhost", deployed.world.ports["envoy"], context=trusts, timeout=20)
+    client = http.client.HTTPSConnection("localhost", deployed.world.ports["envoy"], context=trusts, timeout=60)
     client.request("GET", "/v1/profiles/7?x=1")
     answer = client.getresponse()
     assert (answer.status, answer.headers["content-type"]) == (401, "application/problem+json")

@@ -39,23 +39,22 @@ def asked(user: int) -> bytes:
     return pb.GetProfileRequest(user_id=user).SerializeToString()
 
 
-def facts(deployed: Deployment, got: Answer) -> dict[str, object]:
-    """What the records say of a call, but for ids, times and the producer."""
+def facts(deployed: Deployment, got: Answer, dialogue: bool) -> dict[str, object]:
+    """What the records say of a call, but for ids, times and the producer.
+
+    Of a dialogue, the decisions about what was asked: whether a question or an answer is decided first is chance, and so
+    is whether the decisions before cover an answer.
+    """
     found = deployed.recorded(got.call_id)
     (outcome,) = found.outcomes
+    decisions = [one for one in found.decisions if not dialogue or one["phase"] == "request"]
     kept = ("status", "messages", "released", "dropped", "redacted", "bytes_out", "complete", "seen")
     return {
-        "effects": found.effects, "reasons": [one["decision"]["reasons"] for one in found.decisions],
-        "obligations": [one["obligations"] for one in found.decisions], "phases": [one["phase"] for one in found.decisions],
+        "effects": [one["decision"]["effect"] for one in decisions],
+        "reasons": [one["decision"]["reasons"] for one in decisions],
+        "obligations": [one["obligations"] for one in decisions], "phases": [one["phase"] for one in decisions],
         **{key: outcome.get(key) for key in kept},
     }  # fmt: skip
-
-
-def sorted_facts(found: dict[str, object]) -> dict[str, object]:
-    """The same, of a dialogue: whether a question or an answer is decided first is chance, and so is which decisions cover
-    the one after them."""
-    lists = ("effects", "reasons", "obligations", "phases")
-    return {key: sorted(set(map(str, value))) if key in lists else value for key, value in found.items()}  # type: ignore[call-overload]
 
 
 def test_the_written_bootstrap_is_valid(envoy: Envoyed) -> None:
@@ -95,8 +94,7 @@ def test_callers_and_records_cannot_tell_it_from_the_proxy(envoy: Envoyed, deplo
     assert (here.said, here.messages) == (there.said, messages)
     assert here.info.keys() == there.info.keys()
     assert here.text.replace(here.call_id, "") == there.text.replace(there.call_id, "")
-    mine, its = facts(deployed, here), facts(deployed, there)
-    assert (sorted_facts(mine) == sorted_facts(its)) if method == "Sync" else (mine == its)
+    assert facts(deployed, here, method == "Sync") == facts(deployed, there, method == "Sync")
     assert {key for key, _ in (*here.headers, *here.trailers)} <= {
         "x-customhouse-call-id", "grpc-status-details-bin", "date", "server",
     }  # fmt: skip
@@ -118,7 +116,7 @@ def test_questions_and_answers_of_a_dialogue_interleave(envoy: Envoyed, deployed
     cast = deployed.world.cast
     users = [cast.us, cast.german, cast.us_too] * 4
     say: queue.Queue[bytes | None] = queue.Queue()
-    call = deployed.caller("console", "envoy").open("Sync", iter(say.get, None), deployed.metadata(), 20.0)
+    call = deployed.caller("console", "envoy").open("Sync", iter(say.get, None), deployed.metadata(), 60.0)
     heard = []
     for user in users:
         say.put(pb.SyncRequest(user_id=user).SerializeToString())
@@ -151,7 +149,7 @@ def test_compressed_messages_are_read_and_passed_on_expanded(envoy: Envoyed, dep
     request = asked(deployed.world.cast.us)
     caller = deployed.new_caller("console", "envoy")
     call = caller.channel.unary_unary("/sidecar.demo.profiles.v1.Profiles/GetProfile")
-    got, info = call.with_call(request, metadata=deployed.metadata(), timeout=10, compression=grpc.Compression.Gzip)
+    got, info = call.with_call(request, metadata=deployed.metadata(), timeout=60, compression=grpc.Compression.Gzip)
     caller.close()
     assert pb.Profile.FromString(got).user_id == deployed.world.cast.us
     call_id = {one[0]: one[1] for one in (*info.initial_metadata(), *info.trailing_metadata())}["x-customhouse-call-id"]
@@ -159,38 +157,51 @@ def test_compressed_messages_are_read_and_passed_on_expanded(envoy: Envoyed, dep
     assert seen.requests == [request]
 
 
+def after_the_first(deployed: Deployment, heard: threading.Event) -> Answer:
+    """How a stream ends whose first message has come; the service learns that it has."""
+    request = pb.ListMessagesRequest(user_id=deployed.world.cast.us).SerializeToString()
+    call = deployed.caller("console", "envoy").open("ListMessages", iter([request]), deployed.metadata(), 30.0)
+    assert pb.Message.FromString(next(call)).text == "fine"
+    heard.set()
+    return ended(call)
+
+
 def test_what_cannot_be_read_ends_a_running_stream_with_its_status(envoy: Envoyed, deployed: Deployment) -> None:
+    heard = threading.Event()
+
     def spoilt(*_: object) -> Iterator[bytes]:
         yield pb.Message(text="fine").SerializeToString()
-        time.sleep(0.5)  # the first has left by now
+        heard.wait(20)
         yield b"\xff\xff"
         yield pb.Message(text="never seen").SerializeToString()
 
     with deployed.upstream.behaving("ListMessages", spoilt):
-        got = envoy.call("ListMessages", pb.ListMessagesRequest(user_id=deployed.world.cast.us))
+        got = after_the_first(deployed, heard)
     assert got.said == "PERMISSION_DENIED obligation_unfulfillable"
-    assert len(got.messages) == 1
+    assert got.messages == []
     recorded = deployed.recorded(got.call_id)
     assert recorded.status == "PERMISSION_DENIED"
     assert recorded.outcomes[0]["messages"]["out"] == 1
 
 
 def test_a_refused_stream_whose_service_does_not_end_is_cut(envoy: Envoyed, deployed: Deployment) -> None:
-    over = threading.Event()
+    heard = threading.Event()
 
     def endless(seen: Seen, *_: object) -> Iterator[bytes]:
         yield pb.Message(text="fine").SerializeToString()
-        time.sleep(0.5)
+        heard.wait(20)
         yield b"\xff\xff"
         while not seen.ended.wait(0.02):
             yield pb.Message(text="never seen").SerializeToString()
-        over.set()
 
     with deployed.upstream.behaving("ListMessages", endless):
-        got = envoy.call("ListMessages", pb.ListMessagesRequest(user_id=deployed.world.cast.us), timeout=20.0)
-    assert (got.status, len(got.messages)) == ("INTERNAL", 1), "a reset is all that HTTP/2 has for it"
-    assert got.seconds < 8
-    assert over.wait(5), "the service was told"
+        begun = time.monotonic()
+        got = after_the_first(deployed, heard)
+        took = time.monotonic() - begun
+    assert (got.status, got.messages) == ("INTERNAL", []), "a reset is all that HTTP/2 has for it"
+    assert took < 20
+    (asked,) = deployed.upstream.calls_of(got.call_id)
+    assert asked.ended.wait(60), "the service was told"
     assert deployed.recorded(got.call_id).status == "PERMISSION_DENIED"
 
 
@@ -204,21 +215,21 @@ def test_a_caller_who_goes_takes_the_call_along(envoy: Envoyed, deployed: Deploy
     say.put(None)
     assert deployed.recorded(call_id).status == "CANCELLED"
     (seen,) = deployed.upstream.calls_of(call_id)
-    assert seen.ended.wait(5)
+    assert seen.ended.wait(60)
     assert seen.given_up, "half a dialogue is not told as all of it"
 
 
 def test_a_deadline_is_kept(envoy: Envoyed, deployed: Deployment) -> None:
     def slow(seen: Seen, *_: object) -> Iterator[bytes]:
-        seen.ended.wait(20)
+        seen.ended.wait(60)
         yield from ()
 
     before = len(deployed.upstream.seen)
     with deployed.upstream.behaving("GetProfile", slow):
-        got = envoy.call("GetProfile", asked(deployed.world.cast.us), timeout=0.7)
+        got = envoy.call("GetProfile", asked(deployed.world.cast.us), timeout=3.0)
     assert got.status == "DEADLINE_EXCEEDED"
     (seen,) = deployed.upstream.seen[before:]
-    assert seen.ended.wait(5)
+    assert seen.ended.wait(60)
     assert deployed.recorded(seen.call_id).status in ("DEADLINE_EXCEEDED", "CANCELLED")
 
 
@@ -231,7 +242,7 @@ def test_a_slow_caller_is_waited_for(envoy: Envoyed, deployed: Deployment) -> No
         time.sleep(5.5)
         yield pb.Contact().SerializeToString()
 
-    call = deployed.caller("console", "envoy").open("ImportContacts", slowly(), deployed.metadata(), 30.0)
+    call = deployed.caller("console", "envoy").open("ImportContacts", slowly(), deployed.metadata(), 60.0)
     got = ended(call)
     assert got.said == "OK"
     assert pb.ImportContactsResponse.FromString(got.messages[0]).imported == 2
@@ -294,10 +305,10 @@ def test_a_sidecar_that_dies_fails_the_calls_it_held_and_lets_none_pass(envoy: E
             list(call)
         took = time.monotonic() - killed
     assert call.code() is not grpc.StatusCode.OK
-    assert took < 5
+    assert took < 20
     before = len(deployed.upstream.seen)
     for method, request in (("GetProfile", asked(1)), ("Sync", pb.SyncRequest(user_id=1))):
         assert envoy.call(method, request).status == "UNAVAILABLE"
     assert len(deployed.upstream.seen) == before
     envoy.start_sidecar()
-    wait(lambda: envoy.call("GetProfile", asked(deployed.world.cast.us)).said == "OK", 15, "the sidecar serves again")
+    wait(lambda: envoy.call("GetProfile", asked(deployed.world.cast.us)).said == "OK", 60, "the sidecar serves again")

@@ -30,7 +30,7 @@ def test_streams_pass_without_being_held_back_and_a_dead_sidecar_is_unavailable(
 
         def ask() -> Iterator[bytes]:
             for user in waiting:
-                wait(lambda: len(said) == users.index(user), 10, "the answer before")
+                wait(lambda: len(said) == users.index(user), 60, "the answer before")
                 yield pb.SyncRequest(user_id=user).SerializeToString()
 
         call = caller.open("Sync", ask(), deployed.metadata())

@@ -18,11 +18,11 @@ def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Deployment]:
         deployment.people({"id": "lena", "roles": ["legal"]})
         deployment.world.tokens["lena"] = deployment.token("lena")
         deployment.grant(GRANT, person="lena")
-        wait(lambda: ask(deployment).status == "OK", 15, "the sidecar has taken up the grant")
+        wait(lambda: ask(deployment).status == "OK", 60, "the sidecar has taken up the grant")
         yield deployment
 
 
-def ask(deployment: Deployment, timeout: float = 10.0) -> Answer:
+def ask(deployment: Deployment, timeout: float = 30.0) -> Answer:
     """Lena reads a US user's government id for a legal process."""
     request = pb.GetProfileRequest(user_id=deployment.world.cast.us)
     return deployment.call("GetProfile", request, token="lena", purpose="legal_process", ticket="LEG-9",

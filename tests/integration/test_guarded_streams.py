@@ -13,7 +13,7 @@ from minimal_policy import write_policy
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 
-SOON = 15.0
+SOON = 60.0
 
 
 @pytest.fixture(scope="module")
@@ -34,7 +34,7 @@ class Talk:
     """The caller's side of an open stream: say something, hear something."""
 
     def __init__(self, deployment: Deployment, method: str = "Sync", token: str = "amy", port: str = "proxy",
-                 timeout: float | None = 30.0) -> None:  # fmt: skip
+                 timeout: float | None = 60.0) -> None:  # fmt: skip
         self._say: queue.Queue[bytes | None] = queue.Queue()
         metadata = deployment.metadata(token)
         self.call = deployment.caller("console", port).open(method, iter(self._say.get, None), metadata, timeout)
@@ -112,7 +112,7 @@ def test_a_stream_is_cut_when_its_person_leaves_and_others_go_on(deployed: Deplo
     recorded = deployed.recorded(cut.call_id)
     assert (recorded.status, recorded.effects[-1]) == ("PERMISSION_DENIED", "deny")
     seen = deployed.upstream.calls_of(cut.call_id)[0]
-    assert seen.ended.wait(5)
+    assert seen.ended.wait(SOON)
     assert seen.given_up, "the service was told to stop"
     kept = deployed.recorded(stayer.call_id)
     assert set(kept.effects) == {"permit"}
@@ -160,7 +160,7 @@ def test_a_token_revoked_during_a_stream_ends_it(rechecking: Deployment) -> None
 
 
 def test_a_token_that_lapses_during_a_stream_ends_it(rechecking: Deployment) -> None:
-    token = rechecking.token("amy", exp=int(time.time()) + 2)
+    token = rechecking.token("amy", exp=int(time.time()) + 5)
     with Talk(rechecking, token=token, port="abroad") as talk:
         talk.ask(1)
         cut = ended(talk.call)
@@ -175,7 +175,7 @@ def test_a_caller_who_cancels_cancels_the_service_and_leaves_an_outcome(deployed
         call_id = talk.call_id
         talk.call.cancel()
     seen = deployed.upstream.calls_of(call_id)[0]
-    assert seen.ended.wait(5)
+    assert seen.ended.wait(SOON)
     assert seen.given_up
     recorded = deployed.recorded(call_id)
     assert (recorded.status, recorded.outcomes[0]["complete"]) == ("CANCELLED", True)
@@ -190,11 +190,11 @@ def test_a_cancelled_upload_is_not_taken_for_a_whole_one(deployed: Deployment) -
         with Talk(deployed, "ImportContacts") as talk:
             talk.say(contact)
             talk.say(contact)
-            wait(lambda: len(deployed.upstream.seen) > before, 5, "the upload reaches the service")
+            wait(lambda: len(deployed.upstream.seen) > before, SOON, "the upload reaches the service")
             talk.call.cancel()
         before = len(deployed.upstream.seen)
         seen = deployed.upstream.seen[-1]
-        assert seen.ended.wait(5)
+        assert seen.ended.wait(SOON)
         assert seen.given_up
         assert deployed.recorded(seen.call_id).status == "CANCELLED"
 
@@ -205,17 +205,17 @@ def test_a_deadline_that_passes_reaches_the_service_and_the_record(deployed: Dep
 
     def silent(seen, requests, context):
         next(requests)
-        gate.wait(10)
+        gate.wait(SOON)
         yield b""
 
     request = pb.GetProfileRequest(user_id=deployed.world.cast.us)
     with deployed.upstream.behaving(method, silent):
-        answer = deployed.call(method, request, timeout=0.8)
+        answer = deployed.call(method, request, timeout=2.0)
         seen = deployed.upstream.seen[-1]
-        assert seen.ended.wait(5), "the service's call ended too"
+        assert seen.ended.wait(SOON), "the service's call ended too"
         gate.set()
     assert answer.status == "DEADLINE_EXCEEDED"
-    assert answer.seconds < 3
+    assert answer.seconds < SOON / 4
     assert deployed.recorded(seen.call_id).status == "DEADLINE_EXCEEDED"
 
 

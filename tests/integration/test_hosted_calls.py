@@ -123,7 +123,7 @@ def test_metadata_beyond_the_limit_is_refused_with_a_status(deployed: HostedDepl
 def test_a_compressed_request_is_read(deployed: HostedDeployment, compression: grpc.Compression) -> None:
     request = pb.GetProfileRequest(user_id=deployed.world.cast.us).SerializeToString()
     call = deployed.caller().channel.stream_stream(f"/{SERVICE}/GetProfile")(
-        iter([request]), metadata=deployed.metadata(), timeout=10, compression=compression
+        iter([request]), metadata=deployed.metadata(), timeout=60, compression=compression
     )
     assert ended(call).status == "OK"
 
@@ -160,7 +160,7 @@ def test_metadata_crosses_as_it_does_with_the_other_host(deployed: HostedDeploym
         ("grpc-foo", "x"),
         ("x-customhouse-person", "eve"),
     ]
-    seen = deployed.upstream.calls_of(ask(deployed, more=sent, timeout=5.0).call_id)[0]
+    seen = deployed.upstream.calls_of(ask(deployed, more=sent).call_id)[0]
     assert (seen.header("x-tag"), seen.header("x-raw-bin")) == (["a", "b"], [b"\x00\xff,"])
     assert seen.header("grpc-foo") == []
     assert seen.header("x-customhouse-person") == ["amy"], "the sidecar's word, not the caller's"
@@ -192,17 +192,17 @@ def test_a_unary_caller_who_goes_cancels_the_service_and_leaves_an_outcome(deplo
 
     def silent(seen, requests, context):
         next(requests)
-        gate.wait(10)
+        gate.wait(60)
         yield b""
 
     request = pb.GetProfileRequest(user_id=deployed.world.cast.us).SerializeToString()
     with deployed.upstream.behaving("GetProfile", silent):
         before = len(deployed.upstream.seen)
         call = deployed.caller().open("GetProfile", iter([request]), deployed.metadata())
-        wait(lambda: len(deployed.upstream.seen) > before, 5, "the call reaches the service")
+        wait(lambda: len(deployed.upstream.seen) > before, 60, "the call reaches the service")
         call.cancel()
         seen = deployed.upstream.seen[-1]
-        assert seen.ended.wait(5), "the service is told"
+        assert seen.ended.wait(60), "the service is told"
         gate.set()
     assert deployed.recorded(seen.call_id).status == "CANCELLED"
 
@@ -222,13 +222,13 @@ def test_a_slow_reader_holds_the_service_back(deployed: HostedDeployment) -> Non
     memory = deployed.envoy().memory_info().rss
     with deployed.upstream.behaving("ListMessages", flood):
         request = pb.ListMessagesRequest(user_id=deployed.world.cast.us).SerializeToString()
-        call = deployed.caller().open("ListMessages", iter([request]), deployed.metadata(), 30)
+        call = deployed.caller().open("ListMessages", iter([request]), deployed.metadata(), 120)
         next(call)
         settled = _settled(lambda: made[0])
         grown = deployed.envoy().memory_info().rss - memory
         for _ in range(settled):
             next(call)
-        wait(lambda: made[0] > settled, 5, "once something is read, the service goes on")
+        wait(lambda: made[0] > settled, 60, "once something is read, the service goes on")
         call.cancel()
         stop.set()
     assert settled * len(data) < 32 << 20, f"{settled} messages were taken in"
@@ -241,7 +241,7 @@ def test_a_slow_service_holds_the_uploader_back(deployed: HostedDeployment) -> N
 
     def closed(seen, requests, context):
         next(requests)
-        gate.wait(20)
+        gate.wait(120)
         count = 1 + sum(1 for _ in requests)
         yield pb.ImportContactsResponse(imported=count).SerializeToString()
 
@@ -251,7 +251,7 @@ def test_a_slow_service_holds_the_uploader_back(deployed: HostedDeployment) -> N
             yield contact
 
     with deployed.upstream.behaving("ImportContacts", closed):
-        call = deployed.caller().open("ImportContacts", upload(), deployed.metadata(), 60)
+        call = deployed.caller().open("ImportContacts", upload(), deployed.metadata(), 120)
         settled = _settled(lambda: sent[0])
         gate.set()
         answer = ended(call)
@@ -262,7 +262,7 @@ def test_a_slow_service_holds_the_uploader_back(deployed: HostedDeployment) -> N
 def _settled(count) -> int:
     """What a counter stands at once it has stood still for a second."""
     last, since = -1, time.monotonic()
-    end = since + 20
+    end = since + 60
     while time.monotonic() - since < 1.0:
         assert time.monotonic() < end, f"it goes on and on: {count()}"
         if count() != last:

@@ -1,6 +1,8 @@
 """A sidecar inside Envoy as a process: killed under load, stopped in order, left alone, and refused at its start."""
 
+import os
 import random
+import signal
 import subprocess
 import tempfile
 import threading
@@ -43,7 +45,7 @@ def test_no_answered_call_lacks_its_records_however_often_envoy_is_killed(deploy
     """SIGKILL at random moments under load; Envoy is started again each time by whoever watches it."""
     dice, ready = random.Random(SEED), []
     with Load(deployed) as load:
-        wait(lambda: len(load.answered) > 20, 20, "the load has begun")
+        wait(lambda: len(load.answered) > 20, 60, "the load has begun")
         for _ in range(KILLS):
             time.sleep(dice.uniform(0.0, 0.7))
             deployed.kill_envoy()
@@ -54,7 +56,7 @@ def test_no_answered_call_lacks_its_records_however_often_envoy_is_killed(deploy
     deployed.delivered(60)
     report({"envoy": ready}, load)
     check(deployed, load)
-    assert deployed.log("sidecar").count('"envoy_ended"') == KILLS
+    assert deployed.log("sidecar").count('"worker_ended"') == KILLS
 
 
 def test_told_to_stop_it_finishes_what_is_under_way_and_closes_its_records(deployed: HostedDeployment) -> None:
@@ -62,7 +64,7 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_closes_its_records(deplo
 
     def slow(seen, requests, context):
         next(requests)
-        gate.wait(10)
+        gate.wait(60)
         yield pb.Profile(user_id=deployed.world.cast.us, country="US").SerializeToString()
 
     envoy = deployed.envoy()
@@ -70,15 +72,15 @@ def test_told_to_stop_it_finishes_what_is_under_way_and_closes_its_records(deplo
         before = len(deployed.upstream.seen)
         under_way = threading.Thread(target=lambda: answers.append(ask(deployed)))
         under_way.start()
-        wait(lambda: len(deployed.upstream.seen) > before, 5, "the call is under way")
+        wait(lambda: len(deployed.upstream.seen) > before, 60, "the call is under way")
         stopping = threading.Thread(target=deployed.processes.stop, args=("sidecar",))
         stopping.start()
-        wait(lambda: '"stopping"' in deployed.log("sidecar"), 5, "it has been told")
+        wait(lambda: '"stopping"' in deployed.log("sidecar"), 60, "it has been told")
         time.sleep(0.3)
         gate.set()
-        under_way.join(15)
+        under_way.join(60)
     assert [one.status for one in answers] == ["OK"]
-    stopping.join(20)
+    stopping.join(60)
     assert not envoy.is_running()
     deployed.start_sidecar()
     deployed.delivered()
@@ -94,18 +96,18 @@ def test_what_does_not_end_within_the_drain_is_given_up_and_recorded(deployed: H
 
     def never(seen, requests, context):
         next(requests)
-        gate.wait(30)
+        gate.wait(120)
         yield b""
 
     with deployed.variant(drain="1s"), deployed.upstream.behaving("GetProfile", never):
         before = len(deployed.upstream.seen)
-        under_way = threading.Thread(target=lambda: answers.append(ask(deployed, port="abroad", timeout=20.0)))
+        under_way = threading.Thread(target=lambda: answers.append(ask(deployed, port="abroad", timeout=60.0)))
         under_way.start()
-        wait(lambda: len(deployed.upstream.seen) > before, 5, "the call is under way")
+        wait(lambda: len(deployed.upstream.seen) > before, 60, "the call is under way")
         begun = time.monotonic()
         deployed.processes.stop("variant")
-        assert time.monotonic() - begun < 8
-        under_way.join(15)
+        assert time.monotonic() - begun < 30
+        under_way.join(60)
         gate.set()
     seen = deployed.upstream.seen[-1]
     assert [one.status for one in answers] == ["UNAVAILABLE"]
@@ -117,20 +119,19 @@ def test_what_does_not_end_within_the_drain_is_given_up_and_recorded(deployed: H
 def test_without_its_supervisor_envoy_ends_too(deployed: HostedDeployment) -> None:
     envoy = deployed.envoy()
     deployed.processes.kill("sidecar")
-    envoy.wait(10)
+    envoy.wait(60)
     deployed.start_sidecar()
     assert ask(deployed).status == "OK"
 
 
 def run(*arguments: object) -> subprocess.CompletedProcess[str]:
-    return subprocess.run(sidecar_command("run", *arguments), capture_output=True, text=True, timeout=60, check=False)
+    return subprocess.run(sidecar_command("run", *arguments), capture_output=True, text=True, timeout=120, check=False)
 
 
 @pytest.mark.parametrize(
     ("changes", "words"),
     [
         ({"identity__directory__file": "nowhere.snapshot"}, "nowhere.snapshot"),
-        ({"workers": 2}, "workers"),
         ({"listen": "two addresses"}, "one listener"),
         ({"listen": "taken"}, "cannot be listened on"),
     ],
@@ -164,22 +165,32 @@ def test_one_listener_has_all_doors_and_a_socket_names_its_workload(deployed: Ho
         deployed.processes.start("variant", sidecar_command("run", "--config", file, *ENVOY), socket.exists)
         try:
             with grpc.insecure_channel(f"unix:{socket}") as channel:
-                grpc.channel_ready_future(channel).result(20)
+                grpc.channel_ready_future(channel).result(60)
                 request = pb.GetProfileRequest(user_id=deployed.world.cast.us).SerializeToString()
                 read = channel.unary_unary(f"/{SERVICE}/GetProfile")
-                assert pb.Profile.FromString(read(request, metadata=deployed.metadata(), timeout=10)).user_id
+                assert pb.Profile.FromString(read(request, metadata=deployed.metadata(), timeout=60)).user_id
                 check_one = channel.unary_unary("/sidecar.api.v1.DecisionPoint/Check")
                 with pytest.raises(grpc.RpcError) as refused:
-                    check_one(b"\xff", metadata=deployed.metadata(), timeout=10)
+                    check_one(b"\xff", metadata=deployed.metadata(), timeout=60)
                 assert refused.value.code() is grpc.StatusCode.INVALID_ARGUMENT, "the decision API read it"
             assert curl(socket, "/.well-known/authzen-configuration")[0] == 200
             status, said = curl(socket, "/access/v1/evaluation", b"not json")
             assert status == 400, said
             assert curl(socket, "/access/v1/evaluation", bytes(5 << 20))[0] == 413
             assert socket.stat().st_mode & 0o777 == 0o660
+            newest = socket.with_name("worker-0")
+            assert newest.resolve() == socket
+            os.kill(deployed.processes.pid("variant"), signal.SIGHUP)
+            wait(lambda: '"generation_ended"' in deployed.log("variant"), 60, "another generation serves")
+            assert newest.resolve() != socket
+            assert not socket.exists(), "the one before has taken its socket away"
+            with grpc.insecure_channel(f"unix:{newest}") as channel:
+                grpc.channel_ready_future(channel).result(20)
+                read = channel.unary_unary(f"/{SERVICE}/GetProfile")
+                assert pb.Profile.FromString(read(request, metadata=deployed.metadata(), timeout=10)).user_id
         finally:
             deployed.processes.stop("variant")
-        assert not socket.exists()
+        assert [one.name for one in socket.parent.iterdir() if one.is_socket()] == []
 
 
 def curl(socket: Path, path: str, body: bytes | None = None) -> tuple[int, str]:

@@ -33,7 +33,7 @@ def inside(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFact
         asked = pb.GetProfileRequest(user_id=world.cast.us)  # its port is open before it takes calls
         wait(
             lambda: deployment.call("GetProfile", asked, port="abroad").status != "UNAVAILABLE",
-            20,
+            60,
             "the service serves",
         )
         yield deployment
@@ -54,12 +54,12 @@ def test_an_error_of_a_handler_keeps_its_code_and_is_recorded(inside: Deployment
 
 def test_a_caller_that_goes_leaves_an_outcome(inside: Deployment) -> None:
     before = {call for call, one in inside.calls(producer="profiles-frankfurt-1").items() if one.outcomes}
-    call = inside.caller("console", "abroad").open("Sync", iter(()), inside.metadata("amy"), 5.0)
+    call = inside.caller("console", "abroad").open("Sync", iter(()), inside.metadata("amy"), 30.0)
     call.cancel()
-    wait(lambda: inside.calls(producer="profiles-frankfurt-1").keys() >= before, 10, "the store answers")
+    wait(lambda: inside.calls(producer="profiles-frankfurt-1").keys() >= before, 60, "the store answers")
     inside.call("GetProfile", pb.GetProfileRequest(user_id=inside.world.cast.us), port="abroad")
     wait(
-        lambda: all(one.outcomes for one in inside.calls(producer="profiles-frankfurt-1").values()), 15,
+        lambda: all(one.outcomes for one in inside.calls(producer="profiles-frankfurt-1").values()), 60,
         "every call has its outcome",
     )  # fmt: skip
 

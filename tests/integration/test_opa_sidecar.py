@@ -9,7 +9,7 @@ from pathlib import Path
 
 import psutil
 import pytest
-from deployment import Deployment, sidecar, wait
+from deployment import SOON, Deployment, sidecar, wait
 from minimal_policy import write_policy
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
@@ -61,7 +61,7 @@ def disagreements(deployment: Deployment) -> list[dict[str, object]]:
 
 def test_opa_decides_and_every_scene_is_the_same(program: str, tmp_path: Path) -> None:
     report = tmp_path / "report.json"
-    done = sidecar("demo", "--engine", "opa", "--data", tmp_path / "data", "--json", report, seconds=300)
+    done = sidecar("demo", "--engine", "opa", "--data", tmp_path / "data", "--json", report, seconds=600)
     assert done.returncode == 0, done.stdout + done.stderr
     scenes = json.loads(report.read_text())["scenes"]
     assert len(scenes) > 20
@@ -88,7 +88,7 @@ def test_engines_that_agree_let_calls_pass_and_opa_down_refuses_where_both_must_
         opa.suspend()
         assert ask(deployed).said == "UNAVAILABLE policy_error"
         opa.resume()
-        wait(lambda: ask(deployed).said == "OK", 30, "calls are answered again")
+        wait(lambda: ask(deployed).said == "OK", SOON, "calls are answered again")
     assert not opa.is_running() or opa.status() == psutil.STATUS_ZOMBIE
     assert len(disagreements(deployed)) == before
 
@@ -102,7 +102,7 @@ def test_a_disagreement_is_recorded_while_the_first_engine_s_answer_counts(deplo
         answer = ask(deployed)
         assert answer.said == "OK"
         deployed.delivered(settings="variant.yaml")
-        wait(lambda: len(disagreements(deployed)) > before, 20, "the disagreement is recorded")
+        wait(lambda: len(disagreements(deployed)) > before, SOON, "the disagreement is recorded")
     found = disagreements(deployed)[-1]
     assert (found["first_engine"], found["second_engine"]) == ("embedded", "opa")
     assert (found["first_effect"], found["second_effect"]) == ("permit", "permit")
@@ -118,7 +118,7 @@ def test_where_both_must_agree_a_disagreement_refuses_and_is_recorded(deployed: 
         answer = ask(deployed)
         assert answer.said == "UNAVAILABLE policy_error"
         deployed.delivered(settings="variant.yaml")
-        wait(lambda: len(disagreements(deployed)) > before, 20, "the disagreement is recorded")
+        wait(lambda: len(disagreements(deployed)) > before, SOON, "the disagreement is recorded")
     recorded = deployed.recorded(answer.call_id)
     assert recorded.effects == ["deny"]
     assert recorded.codes == ["policy_error"]

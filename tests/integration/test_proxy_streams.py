@@ -7,7 +7,7 @@ import os
 import grpc
 import psutil
 import pytest
-from proxy_parts import RawClient, collect, headers, message, running, until
+from proxy_parts import RawClient, collect, headers, message, patiently, running, until
 
 from sidecar.enforcement.transport import Limits
 
@@ -42,7 +42,7 @@ async def test_turns_interleave():
 async def test_headers_come_before_any_message():
     async with running() as it:
         call = it.stream("First")
-        got = dict(await asyncio.wait_for(call.initial_metadata(), 5))
+        got = dict(await asyncio.wait_for(call.initial_metadata(), 60))
         assert got == {"x-up": "1", "x-customhouse-call-id": "0197-test"}
         await call.write(b"now")
         assert await call.read() == b"now"
@@ -144,7 +144,7 @@ async def test_a_cancelled_upload_never_looks_complete_to_the_service():
         assert len(it.point.ended) > 50
         assert it.point.closed == 0, "the door called a cancelled stream complete"
         assert {one[0] for one in it.service.seen} == {"upload cancelled"}
-        assert await it.unary("Echo", b"x", timeout=5) == b"x"
+        assert await it.unary("Echo", b"x", timeout=60) == b"x"
 
 
 async def test_a_lost_connection_cancels_the_upload():
@@ -152,14 +152,15 @@ async def test_a_lost_connection_cancels_the_upload():
         raw = RawClient(it.listener.address)
         raw.send(headers(1, b"/t.S/Upload"), message(1, b"half", end=False))
         await until(lambda: it.point.calls)
-        await asyncio.sleep(0.1)
         raw.close()
-        await until(lambda: it.service.seen == [("upload cancelled", 1)])
+        # Whether the message or the end of the connection was read first is chance.
+        await until(lambda: it.service.seen)
+        assert it.service.seen in ([("upload cancelled", 1)], [("upload cancelled", 0)])
 
 
 async def test_a_streams_deadline_ends_it_on_both_sides():
     async with running() as it:
-        call = it.stream("Flood", timeout=0.5)
+        call = it.stream("Flood", timeout=2)
         _, status = await collect(call)
         assert status is grpc.StatusCode.DEADLINE_EXCEEDED
         await until(lambda: ("flood ended",) in it.service.seen)
@@ -180,9 +181,20 @@ async def test_a_service_that_dies_mid_stream_is_unavailable_after_what_it_sent(
 async def test_a_service_that_was_never_there_is_unavailable_for_streams_too():
     async with running() as it:
         await it.server.stop(0)
-        call = it.stream("Bidi", timeout=5)
+        call = it.stream("Bidi", timeout=60)
         _, status = await collect(call)
         assert (status, await call.details()) == (grpc.StatusCode.UNAVAILABLE, "the service cannot be reached")
+
+
+async def settled(count):
+    """What a counter stands at once it has stood still for a second."""
+    end = asyncio.get_running_loop().time() + 60
+    last, now = -1, count()
+    while last != now:
+        assert asyncio.get_running_loop().time() < end, f"it goes on and on: {now}"
+        await asyncio.sleep(1)
+        last, now = now, count()
+    return now
 
 
 async def test_a_slow_reader_slows_the_service_down_and_memory_stays():
@@ -191,10 +203,7 @@ async def test_a_slow_reader_slows_the_service_down_and_memory_stays():
         call = it.stream("Flood")
         assert await call.read()
         before = process.memory_info().rss
-        await asyncio.sleep(1)
-        first = it.service.sent
-        await asyncio.sleep(1)
-        assert it.service.sent == first
+        first = await settled(lambda: it.service.sent)
         assert first * 65_536 < 32 << 20
         assert process.memory_info().rss - before < 48 << 20
         for _ in range(first + 20):
@@ -215,10 +224,7 @@ async def test_a_service_that_does_not_read_slows_the_caller_down():
                 sent += 1
 
         pouring = asyncio.create_task(pour())
-        await asyncio.sleep(1)
-        first = sent
-        await asyncio.sleep(1)
-        assert sent == first
+        first = await settled(lambda: sent)
         assert first * 65_536 < 32 << 20
         call.cancel()
         await asyncio.gather(pouring, return_exceptions=True)
@@ -232,17 +238,24 @@ async def test_a_thousand_streams_one_after_another_leave_nothing_behind():
                 call = it.stream("Bidi")
                 await send(call, b"x")
                 assert await collect(call) == ([b"x"], grpc.StatusCode.OK)
+
+        async def left():
             it.point.calls.clear()
             it.service.seen.clear()
             await asyncio.sleep(0.2)
             gc.collect()
             return len(asyncio.all_tasks()), len(gc.get_objects()), psutil.Process().memory_info().rss
 
-        tasks, objects, rss = await some(200)
-        tasks_after, objects_after, rss_after = await some(1000)
-        assert tasks_after <= tasks + 2
-        assert objects_after - objects < 500
-        assert rss_after - rss < 16 << 20
+        await some(200)
+        before = await left()
+        await some(1000)
+        for _ in range(100):  # what ends a moment later is not left behind
+            tasks, objects, rss = (after - one for after, one in zip(await left(), before, strict=True))
+            if tasks <= 2 and objects < 500:
+                break
+        assert tasks <= 2
+        assert objects < 500
+        assert rss < 16 << 20
 
 
 async def test_one_call_too_many_is_refused_and_room_comes_back():
@@ -250,13 +263,14 @@ async def test_one_call_too_many_is_refused_and_room_comes_back():
         calls = [it.stream("First") for _ in range(8)]
         for call in calls:
             await call.initial_metadata()
-        extra = it.stream("First", timeout=5)
+        extra = it.stream("First", timeout=60)
         assert (await collect(extra))[1] is grpc.StatusCode.RESOURCE_EXHAUSTED
         for call in calls:
             call.cancel()
         await until(lambda: len(it.point.ended) == 8)
-        await asyncio.sleep(0.1)
-        assert await it.unary("Echo", b"x", timeout=5) == b"x"
+        # A call's place comes back a moment after it has ended.
+        exhausted = grpc.StatusCode.RESOURCE_EXHAUSTED
+        assert await patiently(lambda: it.unary("Echo", b"x", timeout=60), exhausted) == b"x"
 
 
 async def test_one_connection_cannot_take_all_places():
@@ -266,7 +280,7 @@ async def test_one_connection_cannot_take_all_places():
         await asyncio.sleep(0.2)
         assert len(it.point.calls) == 4
         other = grpc.aio.insecure_channel(it.listener.address, options=[("grpc.use_local_subchannel_pool", 1)])
-        assert await other.unary_unary("/t.S/Echo")(b"x", timeout=5) == b"x"
+        assert await other.unary_unary("/t.S/Echo")(b"x", timeout=60) == b"x"
         await other.close()
         for call in calls:
             call.cancel()
@@ -277,13 +291,13 @@ async def test_stop_lets_calls_under_way_end_and_then_cancels():
         ending, staying = it.stream("First"), it.stream("First")
         for call in (ending, staying):
             await call.initial_metadata()
-        stopping = asyncio.create_task(it.listener.stop(1.0))
+        stopping = asyncio.create_task(it.listener.stop(4.0))
         await asyncio.sleep(0.2)
         await ending.write(b"last")
         assert await ending.read() == b"last"
         await ending.done_writing()
         assert (await collect(ending))[1] is grpc.StatusCode.OK
-        assert (await asyncio.wait_for(collect(staying), 5))[1] in (
+        assert (await asyncio.wait_for(collect(staying), 60))[1] in (
             grpc.StatusCode.CANCELLED, grpc.StatusCode.UNAVAILABLE,
         )  # fmt: skip
-        await asyncio.wait_for(stopping, 5)
+        await asyncio.wait_for(stopping, 60)

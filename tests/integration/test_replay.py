@@ -6,7 +6,8 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from deployment import POLICIES, Deployment, sidecar
+from deployment import Deployment, sidecar
+from worlds import POLICIES
 
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
 

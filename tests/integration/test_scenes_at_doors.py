@@ -95,10 +95,10 @@ def grpcurl(deployed: Deployment, needs: Needs, port: str) -> str:
     program, tls, user = needs("grpcurl", "run `make tools`"), deployed.folder / "tls", deployed.world.cast.us
     said = [word for key, value in deployed.metadata("niall") for word in ("-H", f"{key}: {value}")]
     done = subprocess.run(
-        [str(program), "-max-time", "10", "-format-error", "-cacert", str(deployed.world.ca), "-cert",
+        [str(program), "-max-time", "60", "-format-error", "-cacert", str(deployed.world.ca), "-cert",
          str(tls / "console.pem"), "-key", str(tls / "console.key"), "-protoset", str(deployed.folder / "profiles.binpb"),
          *said, "-d", json.dumps({"user_id": user}), f"localhost:{deployed.world.ports[port]}", f"{SERVICE}/GetProfile"],
-        capture_output=True, text=True, timeout=60, check=False,
+        capture_output=True, text=True, timeout=120, check=False,
     )  # fmt: skip
     return done.stderr
 

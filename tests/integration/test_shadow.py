@@ -7,7 +7,8 @@ from pathlib import Path
 from typing import Any
 
 import pytest
-from deployment import POLICIES, Deployment, Tree, sidecar, wait
+from deployment import Deployment, sidecar, wait
+from worlds import POLICIES, Tree
 
 from sidecar.cli.running import asked
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
@@ -54,8 +55,8 @@ def test_flips_are_shown_and_recorded_while_calls_go_on_as_before(deployed: Depl
         assert get(deployed, "amy") == "OK"
         assert get(deployed, "amy") == "OK"
         assert get(deployed, "niall").startswith("PERMISSION_DENIED not_us_personnel")
-        wait(lambda: shadow_status(deployed)["newly_denied"] >= 2, 20, "both of Amy's calls were compared")
-        wait(lambda: shadow_status(deployed)["recent"], 20, "the flip is told")
+        wait(lambda: shadow_status(deployed)["newly_denied"] >= 2, 60, "both of Amy's calls were compared")
+        wait(lambda: shadow_status(deployed)["recent"], 60, "the flip is told")
         found = shadow_status(deployed)
         assert found["newly_permitted"] == found["errors"] == found["dropped"] == 0
         assert found["problems"] == []
@@ -63,7 +64,7 @@ def test_flips_are_shown_and_recorded_while_calls_go_on_as_before(deployed: Depl
         assert shown.returncode == 0
         assert "newly denied" in shown.stdout
 
-        wait(lambda: len(flips(deployed)) >= 1, 20, "the flip is in the store")
+        wait(lambda: len(flips(deployed)) >= 1, 60, "the flip is in the store")
     begun = [one for one in recorded(deployed) if one["kind"] == "candidate"]
     assert any(one["candidate"] == found["candidate"] != one["active"] for one in begun)
     flip = flips(deployed)[0]
@@ -95,7 +96,7 @@ def test_a_candidate_that_does_not_load_stops_nothing(deployed: Deployment, cand
 def test_a_source_that_cannot_be_used_stops_nothing(deployed: Deployment, tmp_path: Path) -> None:
     with deployed.variant(shadow={"bundle": {"folder": str(tmp_path / "nowhere")}}):
         assert get(deployed, "amy") == "OK"
-        wait(lambda: shadow_status(deployed)["problems"], 20, "the problem shows")
+        wait(lambda: shadow_status(deployed)["problems"], 60, "the problem shows")
     ran = sidecar("check-config", "--config", deployed.folder / "variant.yaml")
     assert ran.returncode == 2
     assert "shadow.bundle.folder" in ran.stderr

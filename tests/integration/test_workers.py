@@ -8,11 +8,12 @@ from collections import Counter
 from collections.abc import Iterator
 from pathlib import Path
 
+import psutil
 import pytest
 import yaml
 from deployment import sidecar
 from minimal_policy import write_policy
-from worker_rig import Load, Several, doubled, findings, unrecorded, until
+from worker_rig import KINDS, SIDECAR, Load, Several, doubled, findings, unrecorded, until
 
 from sidecar.decision.folder import load_folder
 from sidecar.demo.processes import free_port
@@ -20,11 +21,11 @@ from sidecar.demo.processes import free_port
 DENY = {"effect": "deny", "reasons": [{"code": "not_us_personnel", "message": "not now", "rule": "sidecar.trial"}]}
 
 
-@pytest.fixture(scope="module")
-def deployed(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
+@pytest.fixture(scope="module", params=KINDS)
+def deployed(request: pytest.FixtureRequest, tmp_path_factory: pytest.TempPathFactory) -> Iterator[Several]:
     folder = tmp_path_factory.mktemp("workers")
     policies = write_policy(folder / "policies")
-    with Several(folder / "world", policy__bundle__folder=str(policies)) as deployment:
+    with request.param(folder / "world", policy__bundle__folder=str(policies)) as deployment:
         yield deployment
 
 
@@ -129,6 +130,24 @@ def test_a_worker_that_is_started_again_has_the_pinned_policy(deployed: Several)
     assert back["revision"] != revision
 
 
+def waiting(deployment: Several) -> list[psutil.Process]:
+    """Processes of the sidecar that are no workers yet."""
+    workers = set(deployment.worker_pids())
+    below = psutil.Process(deployment.processes.pid(SIDECAR)).children()
+    return [one for one in below if one.pid not in workers and one.status() != psutil.STATUS_ZOMBIE]
+
+
+def test_a_process_that_waits_takes_the_place_of_a_worker_that_ends(deployed: Several) -> None:
+    until(lambda: len(waiting(deployed)) == 1, "there is a spare")
+    (spare,) = waiting(deployed)
+    ended, first = deployed.told("worker_ended"), deployed.worker_pids()[0]
+    os.kill(first, signal.SIGKILL)
+    until(lambda: deployed.told("worker_ended") > ended and len(deployed.answers_of_workers()) == 2, "it is back")
+    assert spare.pid in deployed.worker_pids() and first not in deployed.worker_pids()
+    until(lambda: len(waiting(deployed)) == 1, "there is another spare")
+    assert waiting(deployed)[0].pid != spare.pid
+
+
 def test_a_policy_that_is_refused_changes_nothing_anywhere(deployed: Several) -> None:
     before = deployed.status()["policy"]
     broken = write_policy(deployed.folder.parent / "broken")
@@ -146,10 +165,13 @@ def test_a_policy_from_the_source_is_in_force_in_both_with_no_wrong_answer(deplo
             effects[replaced(deployed, ttl_seconds=100 + number, **(DENY if denies else {}))] = (
                 "PERMISSION_DENIED" if denies else "OK"
             )
-    assert set(load.counted()) == {"OK", "PERMISSION_DENIED"}
+    assert set(load.counted()) - {"UNAVAILABLE"} == {"OK", "PERMISSION_DENIED"}
+    answered = [one for one in load.answers if one.status != "UNAVAILABLE"]
+    # On a busy machine a new connection may not be made in time; what has reached the sidecar is answered.
+    assert [one for one in load.answers if one.status == "UNAVAILABLE" and one.call_id] == []
     deployed.delivered()
     recorded = deployed.calls()
-    for answer in load.answers:
+    for answer in answered:
         revisions = {one["policy"]["revision"] for one in recorded[answer.call_id].decisions}  # type: ignore[index]
         assert answer.status in {effects[one] for one in revisions}, answer
 
@@ -157,9 +179,10 @@ def test_a_policy_from_the_source_is_in_force_in_both_with_no_wrong_answer(deplo
 def test_a_reload_takes_other_settings_up_and_loses_no_call(deployed: Several) -> None:
     slots = {one["slot"] for one in deployed.status()["workers"]}
     with Load(deployed) as load:
-        deployed.configure(limits__streams=512)
+        deployed.configure(limits__streams=512, spare=False)
         assert deployed.reload()
-        deployed.configure(limits__streams=None)
+        assert waiting(deployed) == [], "nor is there one that nobody wants"
+        deployed.configure(limits__streams=None, spare=None)
         assert deployed.reload()
     assert set(load.counted()) <= {"OK", "UNAVAILABLE"}, load.counted()
     assert load.counted()["OK"] > 50
@@ -190,7 +213,7 @@ def test_settings_that_are_wrong_are_refused_and_what_ran_goes_on(deployed: Seve
 
 
 def test_a_second_sidecar_on_the_same_spool_is_refused(deployed: Several) -> None:
-    done = sidecar("run", "--config", deployed.folder / "sidecar.yaml", "--workers", "2")
+    done = sidecar("run", "--config", deployed.folder / "sidecar.yaml", "--workers", "2", *deployed.host)
     assert (done.returncode, done.stderr.count("another sidecar uses this spool")) == (2, 1), done.stderr
     done = sidecar("run", "--config", deployed.folder / "sidecar.yaml")
     assert (done.returncode, done.stderr.count("another sidecar uses this spool")) == (2, 1), done.stderr
@@ -209,7 +232,7 @@ def test_an_error_at_the_start_is_shown_once(deployed: Several, tmp_path: Path, 
     else:
         tree["policy"]["bundle"] = {"folder": str(tmp_path)}
     file.write_text(yaml.safe_dump(tree))
-    done = sidecar("run", "--config", file, "--workers", "2")
+    done = sidecar("run", "--config", file, "--workers", "2", *deployed.host)
     # gRPC core says by itself, in each process, that it cannot bind.
     errors = [line for line in done.stderr.splitlines() if not line.startswith("{") and "add_port.cc" not in line]
     assert done.returncode == 2

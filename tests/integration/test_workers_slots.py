@@ -38,7 +38,9 @@ async def main(config, name, most):
         await asyncio.sleep(0.002)
     while leftovers.problems() or records.status()["spool_records"]:
         await asyncio.sleep(0.05)
-    await asyncio.sleep(1.5)  # two more looks for what others have left
+    others = lambda: [one for one in settings.record.spool.glob("*/*.seg") if one.parent.name != str(records.slot)]
+    while others():  # until what the killed ones have left is sent as well
+        await asyncio.sleep(0.05)
     await records.drain(30)
     for one in work:
         one.cancel()

@@ -18,7 +18,7 @@ from sidecar.errors import ConfigurationError
 async def ask(path: Path, line: bytes) -> bytes:
     reader, writer = await asyncio.open_unix_connection(str(path))
     writer.write(line)
-    answer = await asyncio.wait_for(reader.read(), 5)
+    answer = await asyncio.wait_for(reader.read(), 60)
     writer.close()
     return answer
 

@@ -2,179 +2,26 @@
 
 import asyncio
 import os
-from collections.abc import AsyncIterator, Callable
-from dataclasses import dataclass, field
 from pathlib import Path
 
-import grpc
 import pytest
-from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from spooling import Clock, Notes, event, open_spool, until
+from delivery_parts import LOG_KEY, ORIGIN, TRUST, Bend, Store, Tree, begin, listen
+from spooling import event, open_spool, until
 
 from sidecar.api.v1 import oversight_pb2 as wire
-from sidecar.api.v1.oversight_pb2_grpc import OversightServicer, add_OversightServicer_to_server
-from sidecar.enforcement.delivery import Delivery
 from sidecar.enforcement.receipts import ReceiptError, ReceiptVerifier, SplitViewError
-from sidecar.record import batch_message, parse_leaf, promise_message
-from sidecar.spool.log import Spool
 from sidecar.spool.segment import list_segments
-from sidecar.tlog.checkpoint import Checkpoint, sign_checkpoint
 from sidecar.tlog.key import Signer
-from sidecar.tlog.merkle import Digest, leaf_hash, range_proof, root_hash
-from sidecar.tlog.trust import Trust
+from sidecar.tlog.merkle import leaf_hash, range_proof
 
 pytestmark = pytest.mark.unit
-
-ORIGIN = "log.example/customhouse"
-LOG_KEY = Ed25519PrivateKey.from_private_bytes(b"L" * 32)
-SIGNER = Signer(ORIGIN, LOG_KEY)
-PRODUCER_KEY = Ed25519PrivateKey.from_private_bytes(b"P" * 32)
-TRUST = Trust.for_log(str(SIGNER.key))
-
-
-class Tree:
-    """Leaf hashes in order; sub-tree hashes are worked out when asked for."""
-
-    def __init__(self) -> None:
-        self.leaves: list[bytes] = []
-
-    def node(self, level: int, index: int) -> bytes:
-        return root_hash(self.leaves[index << level : (index + 1) << level])
-
-    def note(self, size: int | None = None, signer: Signer = SIGNER, root: bytes | None = None) -> bytes:
-        size = len(self.leaves) if size is None else size
-        found = root_hash(self.leaves[:size]) if root is None else root
-        return sign_checkpoint(Checkpoint(origin=signer.key.name, size=size, root=Digest(found)), [signer])
-
-
-Bend = Callable[["Store", wire.Receipt], wire.Receipt]
-
-
-@dataclass
-class Store(OversightServicer):
-    """Takes batches from one producer, checks them as the real one does, and gives a receipt for each."""
-
-    tree: Tree = field(default_factory=Tree)
-    places: dict[tuple[str, int], tuple[int, bytes]] = field(default_factory=dict)
-    batches: list[tuple[str, int, int]] = field(default_factory=list)
-    opens: list[wire.Open] = field(default_factory=list)
-    bend: Bend | None = None
-    reject: list[wire.Rejected] = field(default_factory=list)
-    drop_after: int | None = None
-    silent: bool = False
-    receipts: bool = True
-    promise_key: Ed25519PrivateKey = LOG_KEY
-
-    async def Append(  # noqa: N802
-        self, requests: AsyncIterator[wire.AppendRequest], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[wire.AppendResponse]:
-        async for request in requests:
-            if request.WhichOneof("kind") == "open":
-                self.opens.append(request.open)
-                continue
-            if self.silent:
-                continue
-            if self.drop_after is not None:
-                self.drop_after -= 1
-                if self.drop_after < 0:
-                    self.drop_after = None
-                    await context.abort(grpc.StatusCode.UNAVAILABLE, "going away")
-            if self.reject:
-                yield wire.AppendResponse(rejected=self.reject.pop(0))
-                continue
-            span = self._take(request.batch)
-            promise = wire.Promise(ranges=[span], merge_by="2026-11-22T12:00:10Z", origin=ORIGIN).SerializeToString()
-            signature = self.promise_key.sign(promise_message(promise))
-            yield wire.AppendResponse(accepted=wire.Accepted(ranges=[span], promise=promise, signature=signature))
-            if self.receipts:
-                yield wire.AppendResponse(receipt=self._receipt(span))
-
-    def _take(self, batch: wire.Batch) -> wire.Range:
-        header = wire.BatchHeader.FromString(batch.header)
-        try:
-            PRODUCER_KEY.public_key().verify(batch.signature, batch_message(batch.header))
-        except InvalidSignature:
-            raise AssertionError("the batch is not signed by the producer") from None
-        assert self.opens[-1].epoch == header.epoch, "an Open precedes the batches of its epoch"
-        hashes = [leaf_hash(item.leaf) for item in batch.items]
-        assert header.root == root_hash(hashes)
-        assert header.count == len(batch.items) <= 256
-        first = None
-        for place, item in enumerate(batch.items):
-            leaf = parse_leaf(item.leaf)
-            key = (leaf.epoch, leaf.seq)
-            assert key == (header.epoch, header.first_seq + place)
-            if key not in self.places:
-                self.places[key] = (len(self.tree.leaves), item.leaf)
-                self.tree.leaves.append(hashes[place])
-            index, kept = self.places[key]
-            assert kept == item.leaf, "the same seq always has the same bytes"
-            first = index if first is None else first
-        assert first is not None
-        self.batches.append((header.epoch, header.first_seq, header.count))
-        return wire.Range(
-            epoch=header.epoch, slot=header.slot, first_seq=header.first_seq, count=header.count, first_index=first
-        )
-
-    def _receipt(self, span: wire.Range) -> wire.Receipt:
-        size = len(self.tree.leaves)
-        proof = range_proof(span.first_index, span.count, size, self.tree.node)
-        receipt = wire.Receipt(range=span, checkpoint=self.tree.note(), proof=proof)
-        return receipt if self.bend is None else self.bend(self, receipt)
-
-
-@dataclass
-class Setting:
-    """A spool, a store that listens, and a delivery between them."""
-
-    spool: Spool
-    store: Store
-    delivery: Delivery
-    log: Notes
-    server: grpc.aio.Server
-    address: str
-    task: asyncio.Task[None]
-
-    async def committed(self, count: int = 1, size: int = 0) -> None:
-        for number in range(count):
-            self.spool.append([event(str(number), size=size)])
-        assert self.spool.head is not None
-        waiting = self.spool.reach(self.spool.head.seq, "committed")
-        if waiting is not None:
-            await waiting
-
-    async def stop(self) -> None:
-        self.task.cancel()
-        await asyncio.wait([self.task])
-        await self.server.stop(0)
-        await self.spool.close()
-
-
-async def listen(store: Store, address: str = "127.0.0.1:0") -> tuple[grpc.aio.Server, str]:
-    server = grpc.aio.server()
-    add_OversightServicer_to_server(store, server)
-    port = server.add_insecure_port(address)
-    await server.start()
-    return server, f"127.0.0.1:{port}"
-
-
-async def begin(folder: Path, store: Store | None = None, *, trust: Trust = TRUST, **changes: object) -> Setting:
-    store = store or Store()
-    server, address = await listen(store)
-    spool = open_spool(folder, **({"segment_bytes": 16384, "max_bytes": 1 << 22} | changes))
-    log = Notes()
-    delivery = Delivery(
-        spool, private_key=PRODUCER_KEY, channel=lambda: grpc.aio.insecure_channel(address),
-        receipts=ReceiptVerifier(trust), now=Clock(), jitter=lambda: 0.0, log=log, linger=0.01, stall=0.5,
-    )  # fmt: skip
-    return Setting(spool, store, delivery, log, server, address, asyncio.create_task(delivery.run()))
 
 
 async def test_every_record_arrives_once_in_order_and_its_segments_go(tmp_path: Path) -> None:
     it = await begin(tmp_path)
     await it.committed(400, size=300)
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     assert [seq for _, seq in it.store.places] == list(range(400))
     await until(lambda: len(list_segments(tmp_path / "0")) == 1)
     assert it.spool.depth_records == 0
@@ -206,7 +53,7 @@ async def test_old_epochs_are_sent_first_each_after_its_open(tmp_path: Path) -> 
         await spool.close()
     it = await begin(tmp_path)
     await it.committed()
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     epochs.append(it.spool.epoch.id)
     assert [one.epoch for one in it.store.opens] == epochs
     assert it.store.opens[2].sealed_epoch_key == keys
@@ -222,7 +69,7 @@ async def test_a_broken_stream_is_made_again_and_what_has_no_receipt_is_sent_aga
     store.receipts = True
     store.drop_after = 0
     await it.committed(10)
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     assert len(store.places) == 610
     assert it.delivery.status.sent > 610
     assert any("going away" in line for line in it.log.warnings)
@@ -236,7 +83,7 @@ async def test_a_store_that_is_down_at_first_gets_everything_later(tmp_path: Pat
     await until(lambda: it.delivery.status.last_error != "")
     assert it.spool.depth_records == 50
     it.server, _ = await listen(it.store, it.address)
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     await it.stop()
 
 
@@ -246,7 +93,7 @@ async def test_a_store_that_answers_nothing_is_left_after_a_while(tmp_path: Path
     await it.committed(5)
     await until(lambda: "answered no batch" in it.delivery.status.last_error)
     store.silent = False
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     await it.stop()
 
 
@@ -335,7 +182,7 @@ async def test_two_histories_raise_the_alarm_for_good(tmp_path: Path, kind: str)
     store = Store()
     it = await begin(tmp_path, store)
     await it.committed(20)
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     size = len(store.tree.leaves)
 
     def bend(store: Store, receipt: wire.Receipt) -> wire.Receipt:
@@ -360,7 +207,7 @@ async def test_the_largest_checkpoint_is_kept_across_restarts(tmp_path: Path) ->
     store = Store()
     it = await begin(tmp_path, store)
     await it.committed(30)
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     await it.stop()
     assert (tmp_path / "0" / "checkpoint").read_bytes() == store.tree.note(30)
     fork = Store()
@@ -403,7 +250,7 @@ async def test_a_store_that_cannot_now_is_asked_again(tmp_path: Path) -> None:
     store = Store(reject=[wire.Rejected(code="unavailable", message="later", retry=True)])
     it = await begin(tmp_path, store)
     await it.committed(10)
-    assert await it.delivery.drain(10)
+    assert await it.delivery.drain(60)
     assert it.delivery.status.rejected == {"unavailable": 1}
     assert it.delivery.status.refused == ""
     await it.stop()
@@ -426,7 +273,7 @@ async def test_a_receipt_before_its_records_were_sent_on_this_stream_still_count
     await until(lambda: it.delivery.status.accepted == 300)
     span = wire.Range(epoch=it.spool.epoch.id, slot=0, first_seq=0, count=300, first_index=0)
     receipt = store._receipt(span)
-    it.delivery._hashes.clear()
+    it.delivery._awaited.clear()
     await it.delivery._receipt(receipt)
     assert it.delivery.status.acknowledged == 0
     store.drop_after = 0
@@ -454,9 +301,9 @@ def test_an_older_checkpoint_seen_before_is_no_alarm() -> None:
     assert verifier.check_checkpoint(tree.note(5))
     assert verifier.check_checkpoint(tree.note(9))
     assert not verifier.check_checkpoint(tree.note(5))
-    verifier.check_range(tree.note(5), 2, tree.leaves[2:4], range_proof(2, 2, 5, tree.node))
+    verifier.check_range(tree.note(5), 2, b"".join(tree.leaves[2:4]), range_proof(2, 2, 5, tree.node))
     with pytest.raises(ReceiptError, match="not checked"):
-        verifier.check_range(tree.note(9), 2, tree.leaves[2:4], range_proof(2, 2, 9, tree.node))
+        verifier.check_range(tree.note(9), 2, b"".join(tree.leaves[2:4]), range_proof(2, 2, 9, tree.node))
     with pytest.raises(SplitViewError):
         verifier.check_checkpoint(tree.note(4))
     with pytest.raises(ReceiptError):

@@ -94,6 +94,21 @@ def test_a_permit_says_who_calls_and_takes_away_what_a_caller_may_not_say(raw: b
     assert door.ended == 1
 
 
+def test_an_answer_holds_nothing_of_an_earlier_one() -> None:
+    door = Door()
+    said = [{}, {"x_customhouse_person": "root"}, {"x_customhouse_other": "1"}, {}, {"x_customhouse_person": "eve"}]
+    for number, more in enumerate(said, start=1):
+        got = door.ask(**more)
+        ok = got.ok_response
+        assert headers(ok.headers)["x-customhouse-call-id"] == f"call-{number}"
+        assert headers(ok.response_headers_to_add) == {"x-customhouse-call-id": f"call-{number}"}
+        assert dict(got.dynamic_metadata) == {"call_id": f"call-{number}", "policy_revision": "p1"}
+        assert list(ok.headers_to_remove) == [name.replace("_", "-") for name in more]
+        assert got == CheckResponse.FromString(got.SerializeToString())
+    traces = [headers(door.ask().ok_response.headers)["traceparent"] for _ in range(3)]
+    assert len(set(traces)) == 3
+
+
 def test_the_outcome_of_a_permit_is_unobserved_and_comes_before_it() -> None:
     door = Door()
     door.ask()

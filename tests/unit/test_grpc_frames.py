@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.doors.grpc_frames import PREFIX, FrameError, Frames, frame
+from sidecar.doors.grpc_frames import PREFIX, FrameError, Frames, frame, only
 from sidecar.errors import Code
 
 LIMIT = 1000
@@ -136,3 +136,24 @@ def test_a_compressed_message_that_is_cut_or_followed_by_more_is_refused(encodin
     with pytest.raises(FrameError) as refused:
         Frames(LIMIT, encoding).feed(b"\x01" + len(packed).to_bytes(4) + packed)
     assert refused.value.code is Code.INTERNAL
+
+
+BODIES = st.one_of(
+    st.binary(max_size=30),
+    st.binary(max_size=LIMIT + 5).map(frame),
+    st.tuples(st.binary(max_size=30), st.integers(0, 40), st.integers(0, 255)).map(
+        lambda parts: bytes([parts[2] % 3]) + parts[1].to_bytes(4) + parts[0]
+    ),
+)
+
+
+@given(BODIES)
+def test_the_short_way_for_one_message_is_what_the_long_one_makes_of_it(body: bytes) -> None:
+    found = only(body, LIMIT)
+    frames = Frames(LIMIT)
+    try:
+        messages = frames.feed(body)
+        frames.end()
+    except FrameError:
+        messages = []
+    assert ([] if found is None else [found]) == (messages if len(messages) == 1 else [])

@@ -191,7 +191,7 @@ async def test_a_deadline_ends_the_call_and_says_so() -> None:
     one = door(Point(lambda: asyncio.sleep(30)))
     begun = time.monotonic()
     server = await served(one, Server(frame(b"x")), more=[(b"grpc-timeout", b"100m")])
-    assert 0.09 < time.monotonic() - begun < 5
+    assert 0.09 < time.monotonic() - begun < 25
     assert (server.status, one.point.ended) == (Code.DEADLINE_EXCEEDED, ["CancelledError"])
 
 
@@ -199,7 +199,7 @@ async def test_a_caller_who_goes_ends_a_call_that_lasts_and_is_told_nothing() ->
     one = door(Point(lambda: asyncio.sleep(30)))
     server = Server(frame(b"x"))
     asyncio.get_running_loop().call_later(0.1, server.go)
-    await asyncio.wait_for(served(one, server), 5)
+    await asyncio.wait_for(served(one, server), 25)
     assert (server.sent, one.point.ended, one.log.lines) == ([], ["CancelledError"], [])
 
 
@@ -218,7 +218,7 @@ async def test_a_stream_echoes_until_its_end() -> None:
 async def test_a_stream_whose_caller_goes_is_never_taken_for_a_whole_one() -> None:
     server, one = Server(frame(b"a"), open_ended=True), door()
     asyncio.get_running_loop().call_later(0.05, server.go)
-    await asyncio.wait_for(served(one, server, path="/t.S/Stream"), 5)
+    await asyncio.wait_for(served(one, server, path="/t.S/Stream"), 60)
     assert one.point.ended == ["CancelledError"]
     assert not any(event["type"].endswith("trailers") for event in server.sent)
 
@@ -247,7 +247,7 @@ async def test_draining_lets_calls_end_and_then_ends_them() -> None:
     draining = asyncio.create_task(one.drain(0.1))
     await asyncio.sleep(0.01)
     assert (await served(one, Server(frame(b"x")))).status is Code.UNAVAILABLE
-    await asyncio.wait_for(asyncio.gather(draining, call), 5)
+    await asyncio.wait_for(asyncio.gather(draining, call), 25)
     assert (server.status, one.point.ended) == (Code.UNAVAILABLE, ["CancelledError"])
 
 

@@ -15,6 +15,7 @@ from proxy_parts import Authority
 from sidecar.doors import hosted_wire as wire
 from sidecar.doors.hosted_peers import ForwardedPeer, NamedWorkload, Unverified
 from sidecar.enforcement.call import ErrorInfo, Final
+from sidecar.enforcement.metadata import from_caller, from_upstream
 from sidecar.errors import Code
 
 NOW = dt.datetime.now(dt.UTC).timestamp()
@@ -56,6 +57,25 @@ def test_several_values_of_a_binary_key_may_share_a_header_and_broken_ones_are_l
 
 def test_what_envoy_itself_says_is_nobodys_metadata() -> None:
     assert wire.pairs([("x-envoy-internal", "true"), (":path", "/x"), ("x-tag", "1")]) == [("x-tag", "1")]
+
+
+KEYS = st.sampled_from([
+    "authorization", "x-a", "x-a-bin", "x-customhouse-purpose", "x-customhouse-call-id", "grpc-status-details-bin",
+    "grpc-x", "host", "te", "x-envoy-internal", ":path", "x-forwarded-client-cert", "x_customhouse_a", "content-length",
+])  # fmt: skip
+VALUES = st.one_of(
+    st.text(st.characters(max_codepoint=255), max_size=40),
+    st.sampled_from(["", "QUJD", "QUJD,RUZH", "QUJ", "x" * 300, "QUJD" * 100]),
+)
+
+
+@given(st.lists(st.tuples(KEYS, VALUES), max_size=8))
+def test_headers_read_one_by_one_and_remembered_are_what_they_are_read_together(items: list[tuple[str, str]]) -> None:
+    """Twice, so that what was remembered the first time is what comes the second time."""
+    sent = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in items]
+    for _ in range(2):
+        assert wire.of_caller(sent) == from_caller(wire.pairs(items))
+        assert wire.of_upstream(items) == from_upstream(wire.pairs(items))
 
 
 def test_a_refusal_is_a_status_with_its_details() -> None:

@@ -248,7 +248,8 @@ async def test_the_time_that_a_permit_waits_is_not_the_calls(rig, made):
     inquiry = made(rig)
     await (inquiry.request(get(US)) if made is method else inquiry.ask(PROFILE, [str(US)]))
     span = inquiry.case.span
-    span.started, span._mark = span.started - 1000, span._mark - 1000
+    span.started, span._since = span.started - 1000, span._since - 1000
+    span._marks[:] = [(name, at - 1000) for name, at in span._marks]
     await inquiry.confirm(SAID)
     assert max(one.total for one in rig.stats.durations.values()) < 500
     assert all(one.total < 500 for one in rig.stats.stages.values())

@@ -93,9 +93,11 @@ def test_the_proxy_fulfils_every_obligation_there_is():
     assert PROXY.fulfils == known
 
 
-def test_handlers_of_known_methods_are_kept_and_of_unknown_ones_are_not():
+def test_a_unary_calls_handler_is_its_own_and_those_of_known_streams_are_kept():
     known, unknown = door(Point(kind="unary")), door(Point(kind=None))
-    assert known.service(Details("/a/B")) is known.service(Details("/a/B"))
+    streams = door(Point(kind="stream"))
+    assert known.service(Details("/a/B")) is not known.service(Details("/a/B"))
+    assert streams.service(Details("/a/B")) is streams.service(Details("/a/B"))
     assert unknown.service(Details("/a/B")) is not unknown.service(Details("/a/B"))
     assert known.service(Details("/a/B")).unary_unary is not None
     assert unknown.service(Details("/a/B")).stream_stream is not None
@@ -107,6 +109,24 @@ def test_a_method_whose_kind_changes_gets_the_other_handler():
     assert one.service(Details("/a/B")).unary_unary is not None
     point._kind = "stream"
     assert one.service(Details("/a/B")).stream_stream is not None
+
+
+async def test_two_unary_calls_of_one_method_each_keep_what_their_own_caller_said():
+    seen = []
+
+    class Slow(Point):
+        async def unary(self, call, request):
+            await asyncio.sleep(0.01)
+            seen.append(call.metadata)
+            return Reply(message=b"", headers=(), final=Final(code=Code.OK))
+
+    proxy = door(Slow(kind="unary"))
+    first, second, third = (Details("/a/B") for _ in range(3))
+    first.invocation_metadata, second.invocation_metadata = (("a", "1"),), (("a", "2"),)
+    third.invocation_metadata = None
+    handlers = [proxy.service(one) for one in (first, second, third)]
+    await asyncio.gather(*(one.unary_unary(b"", Context()) for one in handlers))
+    assert sorted(seen) == [(), (("a", "1"),), (("a", "2"),)]
 
 
 async def test_the_sidecars_own_headers_of_a_unary_answer_travel_as_trailers():

@@ -176,7 +176,7 @@ async def stopped(task):
 
 
 async def settle(condition):
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(60):
         while not condition():  # noqa: ASYNC110 - the ring has no event to wait for
             await asyncio.sleep(0.01)
 

@@ -5,7 +5,7 @@ from pathlib import Path
 
 import pytest
 import yaml
-from deployment import changed, make_world
+from worlds import changed, make_world
 
 from sidecar.errors import ConfigurationError, IdentifyError, RecordError
 from sidecar.main import build

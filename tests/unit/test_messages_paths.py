@@ -1,10 +1,13 @@
-"""The short ways through a message find what the long ones find."""
+"""The way through the bytes of a message finds what the walk over the parsed message finds."""
+
+from pathlib import Path
 
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 from pipeline_rig import SERVICE, describer
-from trial_api import trial
+from trial_api import compile_files, trial
+from trial_api import describer as describe
 
 from sidecar.attributes.messages import MalformedMessageError, MessagePlan, ParsedMessage, encode
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
@@ -17,32 +20,35 @@ PLANS = [plan for api in (DEMO, TRIAL) for method in api for plan in (method.req
 UNKNOWN = b"\xfa\x3f\x05extra"
 
 
-def the_long_way(plan: MessagePlan) -> MessagePlan:
-    """The same plan, walking always."""
-    other = MessagePlan(
-        plan.plans, plan.plan.name, direction="answer" if plan.evidence else "request", about=plan.about,
-        described=plan.described,
-    )  # fmt: skip
-    other.single = None
-    return other
-
-
 def found(parsed: ParsedMessage) -> tuple[object, ...]:
     return (parsed.subjects, parsed.records, parsed.unnamed, parsed.unclassified, parsed.stripped, parsed.payloads,
             encode(parsed.message))  # fmt: skip
 
 
-def test_some_plans_take_the_short_way_and_some_do_not() -> None:
-    assert DEMO.method(f"/{SERVICE}/GetProfile").request.single is not None
-    assert DEMO.method(f"/{SERVICE}/GetProfile").answer.single is not None
-    assert {plan.single is None for plan in PLANS} == {True, False}
+def test_an_ordinary_message_is_read_as_bytes_and_an_unusual_one_is_not() -> None:
+    plan = DEMO.method(f"/{SERVICE}/GetProfile").answer
+    data = pb.Profile(user_id=1, country="US").SerializeToString()
+    assert plan.parse(data).reading is not None
+    assert plan.parse(data + UNKNOWN).reading is None
+    assert plan.parse(data + data).reading is None
+
+
+def test_an_id_that_is_there_without_being_on_the_wire_is_left_to_the_walk(tmp_path: Path) -> None:
+    text = """syntax = "proto2"; package t; import "sidecar/api/v1/annotations.proto";
+    message P { optional string id = 1 [default = "us-1", (sidecar.api.v1.subject_id) = {}]; optional string text = 2; }
+    service S { rpc Get(P) returns (P) {
+      option (sidecar.api.v1.access) = {action: "read" resource: "p" subject: REQUEST_FIELD}; } }"""
+    (tmp_path / "t.proto").write_text(text)
+    plan = describe(compile_files([tmp_path], ["t.proto"])).method("/t.S/Get").answer
+    parsed = plan.parse(b"\x12\x01x")
+    assert parsed.reading is None
+    assert [one.id for one in parsed.subjects] == ["us-1"]
 
 
 @given(st.sampled_from(PLANS), st.binary(max_size=60))
 def test_any_bytes_are_found_to_hold_the_same(plan: MessagePlan, data: bytes) -> None:
-    other = the_long_way(plan)
     try:
-        expected = found(other.parse(data))
+        expected = found(plan.walk(data))
     except MalformedMessageError:
         with pytest.raises(MalformedMessageError):
             plan.parse(data)
@@ -58,7 +64,7 @@ def test_a_profile_is_found_to_hold_the_same(user: int, country: str, handle: st
     data = pb.Profile(user_id=user, country=country, handle=handle).SerializeToString()
     data = data * (2 if twice else 1) + (UNKNOWN if more else b"")
     plan = DEMO.method(f"/{SERVICE}/GetProfile").answer
-    assert found(plan.parse(data)) == found(the_long_way(plan).parse(data))
+    assert found(plan.parse(data)) == found(plan.walk(data))
 
 
 @given(st.sampled_from(PLANS), st.binary(max_size=60))

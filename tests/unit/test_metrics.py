@@ -35,7 +35,7 @@ class Scraped:
         self.stop = serve(stats, gauges, "127.0.0.1", self.port)
 
     def text(self) -> str:
-        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=5) as answer:
+        with urllib.request.urlopen(f"http://127.0.0.1:{self.port}/metrics", timeout=60) as answer:
             return str(answer.read().decode())
 
     def samples(self) -> list[Sample]:
@@ -142,7 +142,7 @@ def test_an_ipv6_address_in_brackets(stats: CallStats) -> None:
     except OSError as error:
         pytest.skip(f"this machine has no IPv6 loopback ({error}); enable net.ipv6 on lo")
     stop = serve(stats, {}, "[::1]", port)
-    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=5) as answer:
+    with urllib.request.urlopen(f"http://[::1]:{port}/metrics", timeout=60) as answer:
         assert answer.status == 200
     stop()
 

@@ -13,7 +13,7 @@ from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanE
 from opentelemetry.trace import SpanKind, StatusCode
 
 from sidecar.errors import ConfigurationError
-from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan, pooled_bits
+from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan, pooled_digits
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.traces import OwnRatio, Telemetry, parse_traceparent, sampling_ratio
@@ -96,9 +96,15 @@ class TestIdentity:
         assert span.span_id != PARENT
 
     def test_a_trace_of_our_own(self) -> None:
-        drawn = iter((7, 9))
-        span = CallObserver(CallStats(), bits=lambda _: next(drawn)).begin(METHOD, None)
-        assert (span.trace_id, span.span_id, span.from_) == (f"{7:032x}", f"{9:016x}", "sidecar")
+        asked: list[int] = []
+
+        def digits(count: int) -> str:
+            asked.append(count)
+            return "7" * 32 + "9" * 16
+
+        span = CallObserver(CallStats(), digits=digits).begin(METHOD, None)
+        assert (span.trace_id, span.span_id, span.from_) == ("7" * 32, "9" * 16, "sidecar")
+        assert asked == [48]
 
     def test_a_malformed_one_is_not_continued(self) -> None:
         span = CallObserver(CallStats()).begin(METHOD, SAMPLED.upper())
@@ -296,17 +302,18 @@ class TestLog:
         assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["y"]
 
 
-class TestBits:
-    def test_no_bit_is_used_twice_and_every_number_has_the_bits_it_should(self) -> None:
+class TestDigits:
+    def test_no_digit_is_used_twice_and_there_are_as_many_as_asked_for(self) -> None:
         drawn: list[bytes] = []
 
         def source(size: int) -> bytes:
             drawn.append(bytes((len(drawn) * size + at) % 251 for at in range(size)))
             return drawn[-1]
 
-        bits = pooled_bits(source)
-        used = [bits(128 if at % 2 else 64).to_bytes(16 if at % 2 else 8, "big") for at in range(1000)]
-        whole, at = b"".join(drawn), 0
+        digits = pooled_digits(source)
+        used = [digits(48 if number % 2 else 19) for number in range(1000)]
+        assert {len(one) for one in used} == {19, 48}
+        whole, at = b"".join(drawn).hex(), 0
         for one in used:
             at = whole.index(one, at) + len(one)
         assert len(drawn) > 1

@@ -126,7 +126,7 @@ async def test_closing_waits_for_what_is_under_way_and_takes_no_more(opa):
 
 
 def test_a_result_counts_for_its_own_bundle_only():
-    assert read_answer(answer()).decision(REVISION) == PERMIT
+    assert json.loads(read_answer(answer()).decision(REVISION)) == PERMIT
     for body in (answer(revision="other"), b'{"result": 1}', b'{"result": 1, "provenance": {"bundles": {}}}'):
         with pytest.raises(Superseded):
             read_answer(body).decision(REVISION)
@@ -160,7 +160,7 @@ async def blocking(opa: FakeOpa, what, timeout: float = 2.0):
 async def test_the_blocking_client_reads_the_same(opa):
     assert (await blocking(opa, lambda client: client.revision())) == REVISION
     found = await blocking(opa, lambda client: client.decide(canonical(question())))
-    assert found.decision(REVISION) == PERMIT
+    assert json.loads(found.decision(REVISION)) == PERMIT
     assert opa.asked[1].body == b'{"input":' + canonical(question()) + b"}"
 
 

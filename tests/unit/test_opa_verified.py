@@ -75,7 +75,7 @@ class Rig:
         self.missed.append((why, detail))
 
     async def checked(self) -> None:
-        await asyncio.wait_for(self.engine._queue.join(), 5)
+        await asyncio.wait_for(self.engine._queue.join(), 60)
 
 
 NO_ANSWER = DecideError("no", reason="policy_error", operator="it is away")

@@ -159,7 +159,7 @@ class Open:
         self.call = asyncio.create_task(
             self.rig.point.stream(self.rig.call("Sync"), several(wants(US), then=self.go), self.sink)
         )
-        await asyncio.wait_for(self.sink.came.wait(), 5)
+        await asyncio.wait_for(self.sink.came.wait(), 60)
         return self
 
     async def __aexit__(self, *_error):
@@ -214,7 +214,7 @@ async def test_a_permit_that_lapses_ends_the_stream(rig, lapse, code, reason):
     async with Open(rig) as stream:
         lapse(rig)
         rig.point.reconsider()
-        final = await asyncio.wait_for(stream.call, 5)
+        final = await asyncio.wait_for(stream.call, 60)
         assert (final.code, final.error_info.reason) == (code, reason)
         assert rig.upstream.exchanges[0].cancelled
         assert rig.records.outcomes[0].status == code.name
@@ -224,14 +224,14 @@ async def test_a_stream_is_decided_again_when_the_policy_wants_it(rig):
     rig.engine.rule = lambda _request: permit({"id": "recheck_seconds", "seconds": 1})
     async with Open(rig) as stream:
         rig.engine.rule = lambda _request: deny("personnel_ineligible")
-        final = await asyncio.wait_for(stream.call, 5)
+        final = await asyncio.wait_for(stream.call, 60)
         assert final.code is Code.PERMISSION_DENIED
 
 
 async def test_an_identity_that_expires_ends_the_stream(rig):
     async with Open(rig) as stream:
         rig.now = NOW + 3601
-        final = await asyncio.wait_for(stream.call, 5)
+        final = await asyncio.wait_for(stream.call, 60)
         assert final.code is Code.PERMISSION_DENIED
 
 

@@ -85,7 +85,7 @@ def opa() -> str:
 
 
 def run(*arguments: str) -> str:
-    return subprocess.run([opa(), *arguments], check=True, capture_output=True, text=True, timeout=120).stdout
+    return subprocess.run([opa(), *arguments], check=True, capture_output=True, text=True, timeout=600).stdout
 
 
 def test_opa_gives_the_same_documents(tmp_path):

@@ -83,7 +83,7 @@ def test_the_starter_is_as_opa_would_have_it(started: Path, needs) -> None:
         ("check", "--strict", "-b", started),
         ("test", "-b", started, "-r", "rider_notes"),
     ):
-        ran = subprocess.run([opa, *command], capture_output=True, text=True, timeout=120)
+        ran = subprocess.run([opa, *command], capture_output=True, text=True, timeout=600)
         assert ran.returncode == 0, ran.stdout + ran.stderr
 
 

@@ -106,8 +106,8 @@ def test_what_is_remembered_is_bounded_and_outlives_nothing_it_is_told_apart_by(
         subject = Subject(source=str(number))  # garbage at once, were it not held: its id would be given to the next
         document = msgspec.json.decode(questions.of(subject, PROFILE, SubjectCounts(), context), type=AccessRequest)
         assert document.subject == subject
-    assert len(questions._whole._made) <= MAX_KEPT
-    assert len(questions._subjects._made) <= MAX_KEPT
+    assert len(questions._whole.made) <= MAX_KEPT
+    assert len(questions._subjects.made) <= MAX_KEPT
 
 
 def test_the_cache_finds_by_its_own_digest_what_was_kept_under_plain_bytes() -> None:

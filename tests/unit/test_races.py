@@ -22,7 +22,7 @@ from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.errors import Code, IdentifyError
 from sidecar.vocabulary import ExceptionGrant, GrantScope, Person, Subject, Workload
 
-SOON = 5.0
+SOON = 60.0
 REDACT = {"id": "redact_fields", "categories": ["id_contact"]}
 
 
@@ -270,7 +270,7 @@ async def test_an_exception_that_has_ended_no_longer_carries_a_stream(rig):
         await stream.ask(wants(US))
         rig.grants.grant = None  # ended, so it can be claimed no more
         rig.now = instant + 1
-        final = await asyncio.wait_for(asyncio.shield(stream.task), 2)
+        final = await asyncio.wait_for(asyncio.shield(stream.task), SOON)
         assert final.code is Code.PERMISSION_DENIED
     finally:
         stream.task.cancel()
@@ -344,7 +344,7 @@ async def test_a_change_during_a_recheck_is_not_forgotten(rig):
         rig.point.reconsider()
         records.holds = lambda _entry: False
         records.gate.set()
-        final = await asyncio.wait_for(asyncio.shield(stream.task), 2)
+        final = await asyncio.wait_for(asyncio.shield(stream.task), SOON)
         assert final.code is Code.PERMISSION_DENIED
     finally:
         watch.cancel()
@@ -366,7 +366,7 @@ async def test_one_slow_recheck_does_not_keep_other_streams_alive(rig):
         rig.engine.rule = lambda _request: deny("personnel_ineligible") if records.held else permit()
         rig.point.reconsider()
         await until(lambda: records.held)
-        done, _ = await asyncio.wait([first.task, second.task], timeout=2, return_when=asyncio.FIRST_COMPLETED)
+        done, _ = await asyncio.wait([first.task, second.task], timeout=SOON, return_when=asyncio.FIRST_COMPLETED)
         assert len(done) == 1
     finally:
         records.gate.set()
@@ -409,7 +409,7 @@ async def test_a_fault_in_one_recheck_ends_that_stream_and_no_other(rig):
         await stream.ask(wants(US))
         rig.engine.rule = lambda _request: RuntimeError("a bug of ours")
         rig.point.reconsider()
-        final = await asyncio.wait_for(asyncio.shield(stream.task), 2)
+        final = await asyncio.wait_for(asyncio.shield(stream.task), SOON)
         assert final.code in (Code.UNAVAILABLE, Code.PERMISSION_DENIED)
         assert not watch.done()
         rig.engine.rule = lambda _request: permit()
@@ -418,7 +418,7 @@ async def test_a_fault_in_one_recheck_ends_that_stream_and_no_other(rig):
         await other.ask(wants(US))
         rig.engine.rule = lambda _request: deny("personnel_ineligible")
         rig.point.reconsider()
-        assert (await asyncio.wait_for(other.task, 2)).code is Code.PERMISSION_DENIED
+        assert (await asyncio.wait_for(other.task, SOON)).code is Code.PERMISSION_DENIED
     finally:
         watch.cancel()
         stream.task.cancel()
@@ -451,7 +451,7 @@ async def test_a_recheck_asks_the_index_again(rig):
         await settled()
         index.us = frozenset({"9"})
         rig.point.reconsider()
-        final = await asyncio.wait_for(asyncio.shield(task), 2)
+        final = await asyncio.wait_for(asyncio.shield(task), SOON)
         assert final.code is Code.PERMISSION_DENIED
     finally:
         watch.cancel()
@@ -657,14 +657,18 @@ async def test_a_recheck_that_cannot_even_be_refused_ends_the_stream(rig):
     try:
         await stream.ask(wants(US))
 
+        failed = asyncio.Event()
+
         def broken(_entry):
+            failed.set()
             raise RuntimeError("a bug of ours")
 
         records.fail = broken
         rig.point.reconsider()
+        await asyncio.wait_for(failed.wait(), SOON)
         await asyncio.sleep(0.6)
         records.fail = lambda _entry: False
-        assert (await asyncio.wait_for(asyncio.shield(stream.task), 1)).code is Code.UNAVAILABLE
+        assert (await asyncio.wait_for(asyncio.shield(stream.task), SOON)).code is Code.UNAVAILABLE
         assert not watch.done()
     finally:
         watch.cancel()

@@ -1,4 +1,4 @@
-"""Leaves, bodies and openings put together from ready bytes are, to the byte, what the encoders of `record` write."""
+"""Bodies, openings, leaves and frames made natively are, to the byte, what the encoders of `record` and `frame` write."""
 
 import hmac
 import uuid
@@ -6,16 +6,19 @@ from datetime import UTC, datetime
 
 import msgspec
 import pytest
+from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
+from spooling import entry as plain_entry
 from spooling import period_key
 
-from sidecar.enforcement.bodies import decision_bodies
+from sidecar._native import Framer, RandomPool, decision_draft, stamp
+from sidecar.enforcement.bodies import decision_drafts
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.periods import PeriodKey
-from sidecar.enforcement.recorder import Stamps
-from sidecar.enforcement.stencils import MAX_KEPT, Stencils
 from sidecar.record import (
+    MAX_BODY,
+    MAX_LEAF,
     DecisionBody,
     Leaf,
     ObligationMet,
@@ -23,26 +26,31 @@ from sidecar.record import (
     RecordFormatError,
     SubjectRef,
     Trace,
-    digest_bytes,
+    body_digest,
     encode_body,
     encode_digest,
     encode_leaf,
     encode_openings,
-    leaf_bytes,
-    leaf_start,
-    parse_openings,
+    leaf_digest,
+    openings_aad,
     pseudonym,
     subject_ref,
 )
-from sidecar.spool.epoch import RandomPool, uuid7
+from sidecar.spool.epoch import uuid7
+from sidecar.spool.frame import MAX_PAYLOAD, Item, frame_item
+from sidecar.spool.slot import Draft
 from sidecar.vocabulary import Effect
 
 pytestmark = pytest.mark.unit
 
+KEY = bytes(range(32))
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 maybe = st.none() | texts
 digests = st.binary(min_size=32, max_size=32)
 kinds = st.sampled_from(("decision", "outcome", "open", "shadow"))
+drafts = st.builds(
+    Draft, kinds, texts, maybe, st.binary(max_size=300), st.just(b"") | st.binary(max_size=300), st.booleans()
+)
 raws = st.dictionaries(texts, st.integers() | texts, max_size=3).map(lambda one: msgspec.Raw(msgspec.json.encode(one)))
 effects = st.sampled_from(tuple(Effect)).map(lambda one: msgspec.Raw(msgspec.json.encode({"effect": one})))
 entries = st.builds(
@@ -58,83 +66,196 @@ entries = st.builds(
 )  # fmt: skip
 
 
-def plainly(entry: DecisionEntry, key: PeriodKey, salts: list[bytes]) -> tuple[bytes, bytes]:
-    """One part, the long way."""
-    named = [(pseudonym(key.key, kind, name), class_) for kind, name, class_ in entry.subjects]
+def counting() -> RandomPool:
+    """A pool whose bytes are known beforehand: 0, 1, 2, ... 255, 0, ..."""
+    return RandomPool(lambda size: bytes(number & 0xFF for number in range(size)))
+
+
+def known(at: int, size: int) -> bytes:
+    """What `counting` gives after `at` bytes, within its first piece."""
+    return bytes(number & 0xFF for number in range(at, at + size))
+
+
+def plainly(entry: DecisionEntry, key: PeriodKey, part: int = 1, parts: int = 1) -> tuple[bytes, bytes]:
+    """One part by the encoders of `record`, with the salts that `counting` gives."""
+    pairs = [
+        (known(32 * number, 32), pseudonym(key.key, kind, name))
+        for number, (kind, name, _) in enumerate(entry.subjects)
+    ]
     refs = tuple(
-        SubjectRef(class_=class_, ref=subject_ref(salt, value), period=key.period)
-        for salt, (value, class_) in zip(salts, named, strict=True)
+        SubjectRef(class_=class_, ref=subject_ref(*pair), period=key.period)
+        for pair, (_, _, class_) in zip(pairs, entry.subjects, strict=True)
     )
     body = DecisionBody(
         call_id=entry.call_id, phase=entry.phase, service=entry.service, method=entry.method, door=entry.door,
         trace=entry.trace, policy=entry.policy, directory=entry.directory, index=entry.index, input=entry.input,
         decision=entry.decision, subjects=refs, obligations=entry.obligations, level=entry.level,
-        engine=entry.engine, eval_us=entry.eval_us, part=1, parts=1,
+        engine=entry.engine, eval_us=entry.eval_us, part=part, parts=parts,
     )  # fmt: skip
-    pairs = [(salt, value) for salt, (value, _) in zip(salts, named, strict=True)]
     return encode_body(body), encode_openings(pairs) if pairs else b""
 
 
-@given(entries, texts)
-def test_a_body_and_its_openings_are_what_the_encoders_write(entry: DecisionEntry, period: str) -> None:
-    key = period_key()._replace(period=period)
-    ((body, openings),) = decision_bodies(entry, key, RandomPool())
-    salts = [salt for salt, _ in parse_openings(openings)] if openings else []
-    assert (body, openings) == plainly(entry, key, salts)
+@given(entries, texts, st.binary(max_size=100))
+def test_a_body_and_its_openings_are_what_the_encoders_write(entry: DecisionEntry, period: str, key: bytes) -> None:
+    named = period_key()._replace(period=period, key=key)
+    ((kind, time, call_id, body, openings, _),) = decision_drafts(entry, period, key, "t", counting())
+    assert (kind, time, call_id) == ("decision", "t", entry.call_id)
+    assert (body, openings) == plainly(entry, named)
 
 
-@given(st.lists(entries, min_size=2, max_size=6))
-def test_stencils_that_were_made_before_give_the_same_bytes(some: list[DecisionEntry]) -> None:
-    kept = Stencils()
-    for entry in [*some, *some, *(msgspec.structs.replace(one, call_id="another", eval_us=7) for one in some)]:
-        bare = msgspec.structs.replace(entry, subjects=())
-        ((body, _),) = decision_bodies(bare, None, RandomPool(), kept.of(bare))
-        assert body == plainly(bare, period_key(), [])[0]
+@given(entries, st.integers(1, 1 << 31), st.integers(1, 1 << 31))
+def test_a_part_says_which_it_is(entry: DecisionEntry, part: int, parts: int) -> None:
+    key = period_key()
+    made = decision_draft(entry, entry.subjects, key.period, key.key, "t", counting(), part, parts)
+    assert made[3:5] == plainly(entry, key, part, parts)
 
 
-@given(st.lists(effects, min_size=2, max_size=20), entries)
-def test_whether_a_decision_permits_belongs_to_that_very_decision(
-    some: list[msgspec.Raw], entry: DecisionEntry
+def drafted(entry: DecisionEntry) -> list[Draft]:
+    key = period_key()
+    return [Draft(*one) for one in decision_drafts(entry, key.period, key.key, "t", counting())]
+
+
+@pytest.mark.parametrize("count", [500, 501, 1203])
+def test_parts_hold_every_subject_once_in_order(count: int) -> None:
+    key, entry = period_key(), plain_entry(subjects=[("r", str(number), "us") for number in range(count)])
+    made = drafted(entry)
+    for number, one in enumerate(made, start=1):
+        some = entry.subjects[500 * (number - 1) : 500 * number]
+        assert len(one.body) <= MAX_BODY
+        assert len(msgspec.json.decode(one.body)["subjects"]) == len(some)
+        assert msgspec.json.decode(one.body)["part"] == number
+        assert one.opens
+        opened = [opening["pseudonym"] for opening in msgspec.json.decode(one.openings)]
+        assert opened == [encode_digest(pseudonym(key.key, kind, name)) for kind, name, _ in some]
+    assert len(made) == -(-count // 500)
+
+
+@pytest.mark.parametrize("subjects", [(), (("r", "1", "us"),)])
+def test_a_body_may_have_64_kb_and_no_byte_more(subjects: tuple[tuple[str, str, str], ...]) -> None:
+    def padded(size: int) -> DecisionEntry:
+        return plain_entry(input=msgspec.Raw(b'"%b"' % (b"x" * size)), subjects=subjects)
+
+    room = MAX_BODY - len(drafted(padded(0))[0].body)
+    (full,) = drafted(padded(room))
+    assert len(full.body) == MAX_BODY
+    assert (full.body, full.openings) == plainly(padded(room), period_key())
+    with pytest.raises(RecordFormatError, match="at most 65536"):
+        drafted(padded(room + 1))
+
+
+@pytest.mark.parametrize("field", ["call_id", "service", "method", "door", "directory", "index", "engine"])
+def test_text_that_is_no_text_is_refused(field: str) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        drafted(plain_entry(**{field: "a\ud800"}))
+
+
+@pytest.mark.parametrize("subject", [("\udfff", "1", "us"), ("r", "\ud800", "us")])
+def test_a_subject_that_is_no_text_is_refused(subject: tuple[str, str, str]) -> None:
+    with pytest.raises(UnicodeEncodeError):
+        drafted(plain_entry(subjects=[subject]))
+
+
+@pytest.mark.parametrize("changes", [{"call_id": None}, {"eval_us": "1"}, {"subjects": [["r", "1", "us"]]}])
+def test_what_is_no_entry_is_refused(changes: dict[str, object]) -> None:
+    with pytest.raises(TypeError):
+        drafted(plain_entry(**changes))
+
+
+def test_fields_in_another_order_would_not_go_unnoticed() -> None:
+    """Each of the entry's fields has a value of its own in `entries`; that there are 17 of them is checked natively."""
+    apart = {"v", "type", "subjects", "part", "parts", "deadline"}
+    entry, body = (
+        [one for one in kind.__struct_fields__ if one not in apart] for kind in (DecisionEntry, DecisionBody)
+    )
+    assert entry == body
+    with pytest.raises(TypeError):
+        decision_draft(Trace(trace_id=None, span_id=None, from_="caller"), (), "", b"", "t", RandomPool())  # type: ignore[arg-type]
+
+
+odd = st.sampled_from((
+    b"", b"[]", b"1", b'"permit"', b"{", b"{}", b'{"effect":null}', b'{"effect":1,"effect":"deny"}',
+    b'{"effect":"deny","effect":"permit"}', b'{"effect":"permit","effect":"deny"}', b'{"effect":"deny"} x',
+    b' {"a":{"effect":"permit"},"effect" : "deny"} ', b'{"eff\\u0065ct":"deny"}', b'{"effect":"d\\u0065ny"}', b'{"Effect":"deny"}',
+    b'{"effect":"deny","x":01}', b'{"effect":["deny"]}', b'{"effect":"PERMIT"}', b'{"effect":""}',
+))  # fmt: skip
+loose = st.recursive(
+    st.none() | st.booleans() | st.integers(-(2**53), 2**53) | st.floats(allow_nan=False, allow_infinity=False) | texts,
+    lambda inner: st.lists(inner, max_size=3) | st.dictionaries(texts | st.just("effect"), inner, max_size=3),
+    max_leaves=6,
+).map(msgspec.json.encode)
+
+
+@given(odd | loose | effects.map(bytes))
+def test_a_decision_opens_its_call_unless_it_can_be_read_and_does_not_permit(document: bytes) -> None:
+    """What the successor of a crash would ask: whether to write an outcome."""
+
+    class Effected(msgspec.Struct):
+        effect: str
+
+    (draft,) = drafted(plain_entry(decision=msgspec.Raw(document)))
+    try:
+        expected = msgspec.json.decode(document, type=Effected).effect == "permit"
+    except msgspec.DecodeError:
+        expected = True
+    assert draft.opens is expected
+
+
+@given(st.lists(drafts, max_size=5), texts, st.integers(0, 99), texts, st.integers(0, 1 << 60), st.just(b"") | digests)
+def test_frames_hold_the_leaves_and_openings_that_the_encoders_write(
+    some: list[Draft], producer: str, slot: int, epoch: str, seq: int, before: bytes
 ) -> None:
-    kept = Stencils()
-    for decision in some:
-        one = msgspec.structs.replace(entry, decision=decision)
-        assert kept.of(one).opens == (b"permit" in bytes(decision))
+    data, last = Framer(producer, slot, epoch, KEY, counting()).frames(seq, before, some)
+    expected, at, prev = [], 0, before
+    for number, draft in enumerate(some, start=seq):
+        salt, at = known(at, 32), at + 32
+        nonce = sealed = b""
+        if draft.openings:
+            nonce, at = known(at, 12), at + 12
+            sealed = AESGCM(KEY).encrypt(nonce, draft.openings, openings_aad(producer, slot, epoch, number))
+        leaf = encode_leaf(
+            Leaf(
+                type=draft.type, producer=producer, slot=slot, epoch=epoch, seq=number,
+                prev=encode_digest(prev) if prev else None, time=draft.time, call_id=draft.call_id,
+                body=encode_digest(body_digest(salt, draft.body)),
+            )
+        )  # fmt: skip
+        prev = leaf_digest(leaf)
+        expected.append(frame_item(Item(leaf, salt, draft.body, nonce, sealed)))
+    assert data == b"".join(expected)
+    assert last == prev
 
 
-def test_no_more_stencils_are_kept_than_the_bound_and_no_ids_in_them() -> None:
-    kept = Stencils()
-    plain = DecisionEntry(
-        call_id="c", phase="request", service="s", method="m", door="proxy",
-        trace=Trace(trace_id=None, span_id=None, from_="sidecar"), policy=PolicyRef(revision=None), directory=None,
-        index=None, input=msgspec.Raw(b'{"secret":1}'), decision=msgspec.Raw(b'{"effect":"deny"}'), obligations=(),
-        level="written", engine="e", eval_us=0, subjects=[("person", "secret", "us")],
-    )  # fmt: skip
-    for number in range(MAX_KEPT + 1):
-        kept.of(msgspec.structs.replace(plain, method=str(number)))
-    assert len(kept._kept) <= MAX_KEPT
-    assert "secret" not in repr(kept._kept)
+def framer() -> Framer:
+    return Framer("profiles-1", 0, "e", KEY, RandomPool())
 
 
-@given(kinds, texts, st.integers(0, 99), texts, st.integers(0, 1 << 60), st.none() | digests, texts, maybe, digests)
-def test_a_leaf_is_what_the_encoder_writes(
-    kind: str, producer: str, slot: int, epoch: str, seq: int, prev: bytes | None, time: str, call_id: str | None,
-    body: bytes,
-) -> None:  # fmt: skip
-    leaf = Leaf(
-        type=kind, producer=producer, slot=slot, epoch=epoch, seq=seq,  # type: ignore[arg-type]
-        prev=None if prev is None else encode_digest(prev), time=time, call_id=call_id, body=encode_digest(body),
-    )  # fmt: skip
-    start = leaf_start(kind, producer, slot, epoch)  # type: ignore[arg-type]
-    before = None if prev is None else digest_bytes(prev)
-    written = leaf_bytes(start, seq, before, time, call_id, digest_bytes(body))
-    assert written == encode_leaf(leaf)
+def test_a_leaf_may_have_1_kb_and_no_byte_more() -> None:
+    def timed(size: int) -> Draft:
+        return Draft("decision", "t" * size, None, b"{}")
+
+    least = len(framer().frames(0, b"", [timed(0)])[0]) - 8 - 6 - 32 - 2
+    framer().frames(0, b"", [timed(MAX_LEAF - least)])
+    with pytest.raises(RecordFormatError, match="leaf of 1025 bytes; at most 1024"):
+        framer().frames(0, b"", [timed(MAX_LEAF - least + 1)])
 
 
-def test_a_leaf_that_is_too_long_is_refused_either_way() -> None:
-    start = leaf_start("decision", "p", 0, "e")
-    with pytest.raises(RecordFormatError, match="at most 1024"):
-        leaf_bytes(start, 0, None, "t" * 1024, None, b"")
+def test_a_frame_that_the_reader_would_take_for_damage_is_not_made() -> None:
+    with pytest.raises(RecordFormatError, match=f"at most {MAX_PAYLOAD}"):
+        framer().frames(0, b"", [Draft("decision", "t", "c", b"x" * MAX_PAYLOAD)])
+
+
+@pytest.mark.parametrize("field", ["type", "time", "call_id"])
+def test_a_leaf_of_no_text_is_refused(field: str) -> None:
+    draft = Draft("decision", "t", "c", b"{}")._replace(**{field: "\ud800"})
+    with pytest.raises(UnicodeEncodeError):
+        framer().frames(0, b"", [draft])
+
+
+def test_a_framer_wants_a_key_and_a_hash_of_32_bytes() -> None:
+    with pytest.raises(ValueError, match="32 bytes"):
+        Framer("p", 0, "e", b"short", RandomPool())
+    with pytest.raises(ValueError, match="32 bytes"):
+        framer().frames(0, b"short", [])
 
 
 @given(
@@ -153,8 +274,17 @@ def test_a_pseudonym_is_the_hmac_of_kind_and_id(key: bytes, kind: str, name: str
     assert pseudonym(key, kind, name) == hmac.digest(key, kind.encode() + b"\0" + name.encode(), "sha256")
 
 
-@given(st.lists(st.datetimes(min_value=datetime(1000, 1, 1)), max_size=5), st.integers(0, 999_999))
-def test_a_time_is_written_with_microseconds_in_whatever_order_times_come(some: list[datetime], micros: int) -> None:
-    stamps = Stamps()
-    for moment in [two for one in some for two in (one, one.replace(microsecond=micros))]:
-        assert stamps.of(moment.replace(tzinfo=UTC)) == moment.isoformat("T", "microseconds") + "Z"
+@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(lambda one: one.replace(tzinfo=UTC).timestamp()))
+def test_a_time_is_written_with_microseconds(seconds: float) -> None:
+    assert stamp(seconds) == datetime.fromtimestamp(seconds, UTC).isoformat("T", "microseconds")[:26] + "Z"
+
+
+@given(st.floats(-1e9, 5e9))
+def test_a_time_between_two_microseconds_is_rounded_as_datetime_does(seconds: float) -> None:
+    assert stamp(seconds) == datetime.fromtimestamp(seconds, UTC).isoformat("T", "microseconds")[:26] + "Z"
+
+
+@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf"), 1e12, -1e12, 253402300799.9999999])
+def test_a_time_that_has_no_such_text_is_refused(seconds: float) -> None:
+    with pytest.raises(ValueError, match="years 1 to 9999"):
+        stamp(seconds)

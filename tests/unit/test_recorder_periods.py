@@ -65,7 +65,7 @@ def keys_at(
 ) -> PeriodKeys:
     return PeriodKeys(
         producer=name, private_key=key, file=file, channel=lambda: grpc.aio.insecure_channel(address), now=clock,
-        jitter=lambda: 0.0, timeout=2,
+        jitter=lambda: 0.0, timeout=30,
     )  # fmt: skip
 
 

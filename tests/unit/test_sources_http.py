@@ -135,8 +135,8 @@ def test_it_waits_with_a_server_that_says_it_can(server, folder):
     one = source(server, wait=17.5)
     first = one.read()
     assert one.pause <= 1.0
-    threading.Timer(0.3, lambda: (changed(server, folder), server.changed.set())).start()
     began = time.monotonic()
+    threading.Timer(0.3, lambda: (changed(server, folder), server.changed.set())).start()
     found = one.look()
     assert time.monotonic() - began >= 0.2
     assert found.revision != first.revision
@@ -161,10 +161,10 @@ def test_a_wait_can_be_ended(server, delay):
     looking.start()
     time.sleep(delay)
     began = time.monotonic()
-    while looking.is_alive() and time.monotonic() - began < 10:
+    while looking.is_alive() and time.monotonic() - began < 40:
         one.interrupt()
         looking.join(0.1)
-    assert time.monotonic() - began < 5
+    assert time.monotonic() - began < 30
     assert seen == [Look.UNSETTLED]
     server.changed.set()
     assert one.read().label == "trial"

@@ -10,7 +10,7 @@ from pathlib import Path
 import pytest
 from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from cryptography.hazmat.primitives.hpke import AEAD, KDF, KEM, Suite
-from spooling import PUBLIC, STORE_KEY, TIME, Clock, FailingFiles, event, open_spool, options, outcome, until
+from spooling import PUBLIC, STORE_KEY, TIME, Clock, FailingFiles, event, open_spool, options, outcome, sent, until
 
 from sidecar.errors import ConfigurationError, IntegrityError, RecordError
 from sidecar.record import EPOCH_KEY_INFO, encode_body, leaf_digest, openings_aad, parse_leaf
@@ -34,7 +34,7 @@ async def settle(spool: Spool) -> None:
 def drain(spool: Spool) -> list[Item]:
     reader, items = SpoolReader(spool), []
     while (chunk := reader.take(256, 1 << 20)) is not None:
-        items += chunk.items
+        items += sent(chunk)
     return items
 
 
@@ -85,10 +85,10 @@ async def test_openings_open_with_the_epoch_key_that_the_store_unseals(tmp_path:
     assert chunk is not None
     suite = Suite(KEM.X25519, KDF.HKDF_SHA256, AEAD.AES_256_GCM)
     key = suite.decrypt(chunk.sealed_epoch_key, STORE_KEY, EPOCH_KEY_INFO)
-    item = chunk.items[2]
+    item = sent(chunk)[2]
     aad = openings_aad("profiles-1", 0, chunk.epoch, 2)
     assert AESGCM(key).decrypt(item.nonce, item.sealed_openings, aad) == b"[openings]"
-    assert chunk.items[0].nonce == b""
+    assert sent(chunk)[0].nonce == b""
     await spool.close()
 
 
@@ -378,9 +378,9 @@ async def test_the_reader_gives_each_record_once_in_order_and_again_after_rewind
     assert reader.pending(1000) == 100
     chunks = []
     while (chunk := reader.take(7, 1 << 20)) is not None:
-        assert len(chunk.items) <= 7
+        assert chunk.records <= 7
         chunks.append(chunk)
-    seqs = [chunk.first_seq + place for chunk in chunks for place in range(len(chunk.items))]
+    seqs = [chunk.first_seq + place for chunk in chunks for place in range(chunk.records)]
     assert seqs == list(range(100))
     assert reader.pending(1) == 0
     spool.acknowledge(spool.epoch.id, 0, 40)
@@ -389,7 +389,7 @@ async def test_the_reader_gives_each_record_once_in_order_and_again_after_rewind
     assert reader.pending(1000) >= 50
     seqs = []
     while (chunk := reader.take(256, 1 << 20)) is not None:
-        seqs += range(chunk.first_seq, chunk.first_seq + len(chunk.items))
+        seqs += range(chunk.first_seq, chunk.first_seq + chunk.records)
     assert seqs == [*range(40, 50), *range(60, 100)]
     await spool.close()
 
@@ -401,10 +401,10 @@ async def test_a_chunk_is_bounded_in_bytes(tmp_path: Path) -> None:
     await settle(spool)
     chunk = SpoolReader(spool).take(256, 30_000)
     assert chunk is not None
-    assert 1 <= len(chunk.items) <= 4
+    assert 1 <= chunk.records <= 4
     chunk = SpoolReader(spool).take(256, 1)
     assert chunk is not None
-    assert len(chunk.items) == 1
+    assert chunk.records == 1
     await spool.close()
 
 

@@ -11,10 +11,10 @@ import msgspec
 import pytest
 from spooling import TIME, FailingFiles, entry, event, open_spool, outcome, request
 
-from sidecar.enforcement.bodies import decision_bodies
+from sidecar._native import RandomPool
+from sidecar.enforcement.bodies import decision_drafts
 from sidecar.errors import IntegrityError
 from sidecar.record import encode_body
-from sidecar.spool.epoch import RandomPool
 from sidecar.spool.frame import FRAME_OVERHEAD, read_frame
 from sidecar.spool.recovery import Recovered, recover
 from sidecar.spool.segment import list_segments, parse_header
@@ -233,8 +233,8 @@ async def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
 
 def decided(call_id: str, effect: Effect = Effect.PERMIT, phase: str = "response", **counts: object) -> Draft:
     one = entry(call_id, effect, phase=phase, input=msgspec.Raw(canonical(request(**counts))))
-    ((body, _),) = decision_bodies(one, None, RandomPool())
-    return Draft("decision", TIME, call_id, body, b"", effect is Effect.PERMIT)
+    (draft,) = decision_drafts(one, "", b"", TIME, RandomPool())
+    return Draft(*draft)
 
 
 async def test_calls_that_were_permitted_and_never_ended_get_an_unknown_outcome(tmp_path: Path) -> None:

@@ -16,6 +16,9 @@ pytestmark = pytest.mark.unit
 class Inquiry:
     """Notes that it was ended, and after how many others."""
 
+    at_once = False
+    """Whether its outcome waits for nothing."""
+
     def __init__(self, call_id, ended):
         self.call_id, self._ended = call_id, ended
 
@@ -24,10 +27,17 @@ class Inquiry:
         self._ended.append(self.call_id)
 
 
-def kept(most=10, **more):
+class AtOnce(Inquiry):
+    at_once = True
+
+    async def unobserved(self):
+        self._ended.append(self.call_id)
+
+
+def kept(most=10, kind=Inquiry, **more):
     clock, ended = SimpleNamespace(now=100.0), []
     waiting = Waiting(lambda: clock.now, 30.0, most, look=0.001, **more)
-    return waiting, clock, ended, lambda name: Inquiry(name, ended)
+    return waiting, clock, ended, lambda name: kind(name, ended)
 
 
 def test_a_permit_is_taken_once_and_by_its_owner_only():
@@ -52,8 +62,9 @@ def test_a_permit_that_has_lapsed_is_nobodys_even_before_its_outcome_is_written(
     assert waiting.take("b", "web") is None
 
 
-async def test_what_has_lapsed_is_unobserved_and_the_rest_goes_on_waiting():
-    waiting, clock, ended, made = kept(most=1000)
+@pytest.mark.parametrize("kind", [Inquiry, AtOnce])
+async def test_what_has_lapsed_is_unobserved_and_the_rest_goes_on_waiting(kind):
+    waiting, clock, ended, made = kept(most=1000, kind=kind)
     running = asyncio.create_task(waiting.run())
     for number in range(200):
         waiting.put(made(f"old{number}"), "web")
@@ -69,8 +80,21 @@ async def test_what_has_lapsed_is_unobserved_and_the_rest_goes_on_waiting():
         await running
 
 
-async def test_close_ends_everything_and_takes_nothing_more():
-    waiting, _, ended, made = kept(most=1000)
+async def test_others_are_served_while_many_lapse():
+    waiting, _, ended, made = kept(most=1000, kind=AtOnce)
+    for number in range(500):
+        waiting.put(made(str(number)), "web")
+    closing, turns = asyncio.ensure_future(waiting.close()), []
+    while not closing.done():
+        await asyncio.sleep(0)
+        turns.append(len(ended))
+    assert len(ended) == 500
+    assert max(after - before for before, after in zip([0, *turns], turns, strict=False)) <= 64
+
+
+@pytest.mark.parametrize("kind", [Inquiry, AtOnce])
+async def test_close_ends_everything_and_takes_nothing_more(kind):
+    waiting, _, ended, made = kept(most=1000, kind=kind)
     for number in range(150):
         waiting.put(made(str(number)), f"w{number % 3}")
     await waiting.close()
@@ -80,10 +104,11 @@ async def test_close_ends_everything_and_takes_nothing_more():
         waiting.put(made("late"), "web")
 
 
-async def test_one_outcome_that_fails_loses_no_other():
-    waiting, clock, ended, made = kept()
+@pytest.mark.parametrize("kind", [Inquiry, AtOnce])
+async def test_one_outcome_that_fails_loses_no_other(kind):
+    waiting, _, ended, made = kept(kind=kind)
 
-    class Broken(Inquiry):
+    class Broken(kind):
         async def unobserved(self):
             raise RuntimeError("a bug")
 

@@ -105,7 +105,7 @@ async def test_what_is_no_frame_ends_the_channel() -> None:
     one, other = socket.socketpair()
     channel = await Channel.on(one)
     other.sendall((1 << 31).to_bytes(4, "big"))
-    await asyncio.wait_for(channel.run(), 5)
+    await asyncio.wait_for(channel.run(), 60)
     assert channel.gone
     other.close()
 

@@ -169,7 +169,7 @@ async def test_a_reviewer_who_hangs_up_leaves_the_journal_whole(storage, committ
     await journal.open(storage, own.keys)
     with storage.real.transaction():
         writing = asyncio.ensure_future(journal.write("reviewer_access", {"rpc": "Search"}, [b"s" * 32]))
-        await asyncio.sleep(0.05)
+        await asyncio.sleep(0.5)  # until it stands before the log
         writing.cancel()
         with pytest.raises(asyncio.CancelledError):
             await writing
