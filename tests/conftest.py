@@ -1,8 +1,9 @@
 """What every test shares: its mark, by folder, and what it does when a program is missing."""
 
+import logging
 import os
 import shutil
-from collections.abc import Callable
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import grpc.aio
@@ -35,6 +36,17 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
         if kind not in KINDS:
             raise pytest.UsageError(f"{item.path} is in none of tests/{', tests/'.join(KINDS)}")
         item.add_marker(kind)
+
+
+@pytest.fixture(autouse=True)
+def _root_logger() -> Iterator[None]:
+    """What a command that runs in this process does to the root logger ends with its test: its stream is closed then."""
+    root = logging.getLogger()
+    before, level = list(root.handlers), root.level
+    yield
+    for one in [one for one in root.handlers if one not in before]:
+        root.removeHandler(one)
+    root.setLevel(level)
 
 
 @pytest.fixture

@@ -27,7 +27,7 @@ def connected(port: int, ca: str, cert: str, key: str) -> ssl.SSLSocket:
     context = ssl.create_default_context(cafile=ca)
     context.load_cert_chain(cert, key)
     context.set_alpn_protocols(["h2"])
-    plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=60)
     made = context.wrap_socket(plain, server_hostname="localhost")
     made.sendall(PREFACE + frame(4, 0, 0) + WINDOW)
     return made

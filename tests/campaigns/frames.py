@@ -56,7 +56,7 @@ def connected(deployment: Deployment, port: int, certificate: str | None = "cons
     pair = deployment.world.certificates[certificate] if certificate else None
     context = client_context(deployment.world.ca, pair)
     context.set_alpn_protocols(["h2", "http/1.1"])
-    plain = socket.create_connection(("127.0.0.1", port), timeout=5)
+    plain = socket.create_connection(("127.0.0.1", port), timeout=60)
     return context.wrap_socket(plain, server_hostname="localhost")
 
 
@@ -184,7 +184,7 @@ def _honest(deployment: Deployment, found: Thrown, after: str) -> None:
     request = [pb.GetProfileRequest(user_id=deployment.world.cast.us).SerializeToString()]
     caller = deployment.caller("console", "abroad")
     answer = None
-    for _ in range(20):  # a listener that a bad path has stopped is put back at once
+    for _ in range(300):  # a listener that a bad path has stopped is put back at once
         answer = caller.call("GetProfile", request, deployment.metadata("amy"), 20.0)
         if answer.status != "UNAVAILABLE":
             break
@@ -263,7 +263,7 @@ def _ask(deployment: Deployment, port: int, seconds: float, honest: object) -> N
     body = json.dumps({"subject": {"type": "user", "id": "amy"}, "action": {"name": "read"},
                        "resource": {"type": "profile", "id": str(deployment.world.cast.us)}})  # fmt: skip
     given = {"Content-Type": "application/json", **dict(deployment.metadata("amy"))}
-    link = http.client.HTTPSConnection("localhost", port, context=context, timeout=20)
+    link = http.client.HTTPSConnection("localhost", port, context=context, timeout=60)
     try:
         until = time.monotonic() + seconds
         while time.monotonic() < until:

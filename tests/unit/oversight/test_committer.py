@@ -91,6 +91,9 @@ async def test_what_repeating_does_not_mend_is_reported(storage, committer, brok
     storage.before = StorageBrokenError("I/O error")
     with pytest.raises(RefusedError):
         await committer.submit(checked(Producer().run(1), 0, 1))
+    async with asyncio.timeout(60):
+        while not broken:  # the refusal comes before the word
+            await asyncio.sleep(0.01)
     assert broken == [storage.before]
 
 
