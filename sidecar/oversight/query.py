@@ -69,6 +69,7 @@ class QueryService(oversight_pb2_grpc.QueryServicer):
     ) -> pb.SearchResponse:
         """See the proto. What was committed before the question is searched, or `searched_to` says how far."""
         reviewer = await self._reviewer(context)
+        tree = self._q.publications.latest
         await self._catch_up(subject=bool(request.subject))
         found, answer = await self._do(context, lambda: self._search(request))
         asked: Details = {name: getattr(request, name) for name in (*_TEXT_FIELDS, "since", "until", "cursor")
@@ -79,6 +80,7 @@ class QueryService(oversight_pb2_grpc.QueryServicer):
                           "last": found[-1] if found else None, "by_subject": bool(request.subject)}  # fmt: skip
         await self._record(context, reviewer, "Search", {f"asked_{key}": value for key, value in asked.items()} | shown,
                            names)  # fmt: skip
+        answer.published = 0 if tree is None else tree.size
         return answer
 
     async def Prove(  # noqa: N802

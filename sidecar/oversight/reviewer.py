@@ -1,6 +1,7 @@
 """How a reviewer asks a store: over mutual TLS, believing nothing that does not come with a proof."""
 
-from collections.abc import Iterator, Mapping
+import time
+from collections.abc import Callable, Iterator, Mapping
 from pathlib import Path
 from types import TracebackType
 from typing import Self
@@ -16,6 +17,8 @@ from sidecar.tlog.trust import Trust
 _PAGE = 1000
 _SECONDS = 30.0
 _ALL = 1 << 62
+_BEHIND_SECONDS, _LOOK_SECONDS = 30.0, 0.25
+"""How long a search waits for the store's index to reach what was published when it began, and how often it looks."""
 _REFUSED = (grpc.StatusCode.INVALID_ARGUMENT, grpc.StatusCode.NOT_FOUND, grpc.StatusCode.OUT_OF_RANGE)
 
 
@@ -50,15 +53,18 @@ class Reviewer:
             ) from None  # fmt: skip
 
     def search(self, asked: Mapping[str, str], limit: int) -> Iterator[pb.StoredRecord]:
-        """Matching records, in the order of the log; at most `limit`, or all for 0."""
-        cursor, left = "", limit or _ALL
-        while left > 0:
-            page = self._stub.Search(pb.SearchRequest(**asked, cursor=cursor, limit=min(left, _PAGE)), timeout=_SECONDS)
-            yield from page.records
-            left -= len(page.records)
-            cursor = page.next_cursor
-            if not cursor:
-                return
+        """Matching records, in the order of the log; at most `limit`, or all for 0.
+
+        Everything published when it began is searched: where the store's index is behind, this waits for it.
+        ConfigurationError when it stays behind, which is said after what was found, never left out in silence.
+        """
+
+        def ask(cursor: str, most: int) -> pb.SearchResponse:
+            request = pb.SearchRequest(**asked, cursor=cursor, limit=most)
+            answer: pb.SearchResponse = self._stub.Search(request, timeout=_SECONDS)
+            return answer
+
+        yield from searched(ask, limit, self._store, time.sleep)
 
     def prove(self, index: int) -> tuple[pb.StoredRecord, bytes]:
         """One record and its tlog-proof."""
@@ -78,6 +84,34 @@ class Reviewer:
         """What is missing, doubled or silent."""
         answer: pb.GetCompletenessResponse = self._stub.GetCompleteness(pb.GetCompletenessRequest(), timeout=_SECONDS)
         return answer
+
+
+def searched(
+    ask: Callable[[str, int], pb.SearchResponse], limit: int, store: str, pause: Callable[[float], object]
+) -> Iterator[pb.StoredRecord]:
+    """The records of all pages, asked for by `ask(cursor, most)`, of all that was published at the first question.
+
+    ConfigurationError when the store's index has not come so far after half a minute of asking.
+    """
+    cursor, left, waited, size = "", limit or _ALL, 0.0, None
+    while left > 0:
+        page = ask(cursor, min(left, _PAGE))
+        size = page.published if size is None else size
+        yield from page.records
+        left -= len(page.records)
+        if page.next_cursor:
+            cursor = page.next_cursor
+            continue
+        if page.searched_to >= size:
+            return
+        if waited >= _BEHIND_SECONDS:
+            raise ConfigurationError(
+                f"the store has searched {page.searched_to} of {size} published records: there may be more",
+                where=store, fix="Ask again in a moment; if it stays so, see the store's log about its index.",
+            )  # fmt: skip
+        cursor = str(page.records[-1].index) if page.records else cursor
+        pause(_LOOK_SECONDS)
+        waited += _LOOK_SECONDS
 
 
 def read_trust(path: Path) -> Trust:

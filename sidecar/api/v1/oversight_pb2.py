@@ -24,7 +24,7 @@ _sym_db = _symbol_database.Default()
 
 
 
-DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esidecar/api/v1/oversight.proto\x12\x0esidecar.api.v1\"e\n\rAppendRequest\x12$\n\x04open\x18\x01 \x01(\x0b\x32\x14.sidecar.api.v1.OpenH\x00\x12&\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x15.sidecar.api.v1.BatchH\x00\x42\x06\n\x04kind\"f\n\x04Open\x12\x10\n\x08producer\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x10sealed_epoch_key\x18\x04 \x01(\x0c\x12\x15\n\rreceipts_from\x18\x05 \x01(\x04\"O\n\x05\x42\x61tch\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12#\n\x05items\x18\x03 \x03(\x0b\x32\x14.sidecar.api.v1.Item\"{\n\x0b\x42\x61tchHeader\x12\x10\n\x08producer\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x11\n\tfirst_seq\x18\x04 \x01(\x04\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x0c\n\x04root\x18\x06 \x01(\x0c\x12\r\n\x05\x63lock\x18\x07 \x01(\t\"X\n\x04Item\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x17\n\x0fsealed_openings\x18\x05 \x01(\x0c\"\xa0\x01\n\x0e\x41ppendResponse\x12,\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x18.sidecar.api.v1.AcceptedH\x00\x12*\n\x07receipt\x18\x02 \x01(\x0b\x32\x17.sidecar.api.v1.ReceiptH\x00\x12,\n\x08rejected\x18\x03 \x01(\x0b\x32\x18.sidecar.api.v1.RejectedH\x00\x42\x06\n\x04kind\"[\n\x05Range\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x11\n\tfirst_seq\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\"U\n\x08\x41\x63\x63\x65pted\x12%\n\x06ranges\x18\x01 \x03(\x0b\x32\x15.sidecar.api.v1.Range\x12\x0f\n\x07promise\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"R\n\x07Promise\x12%\n\x06ranges\x18\x01 \x03(\x0b\x32\x15.sidecar.api.v1.Range\x12\x10\n\x08merge_by\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"R\n\x07Receipt\x12$\n\x05range\x18\x01 \x01(\x0b\x32\x15.sidecar.api.v1.Range\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"K\n\x08Rejected\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tfirst_seq\x18\x03 \x01(\x04\x12\r\n\x05retry\x18\x04 \x01(\x08\"\x94\x02\n\rSearchRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\t\x12\r\n\x05until\x18\x05 \x01(\t\x12\r\n\x05trace\x18\x06 \x01(\t\x12\x10\n\x08producer\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t\x12\x14\n\x0csubject_kind\x18\n \x01(\t\x12\x0c\n\x04type\x18\x0b \x01(\t\x12\x0e\n\x06\x63ursor\x18\x0c \x01(\t\x12\r\n\x05limit\x18\r \x01(\r\x12\x0f\n\x07service\x18\x0e \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x0f \x01(\t\x12\x0c\n\x04seen\x18\x10 \x01(\t\"i\n\x0eSearchResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.sidecar.api.v1.StoredRecord\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x13\n\x0bsearched_to\x18\x03 \x01(\x04\"k\n\x0cStoredRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0c\n\x04salt\x18\x03 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x10\n\x08\x61ttested\x18\x05 \x01(\x08\x12\x10\n\x08standing\x18\x06 \x01(\t\"\x1d\n\x0cProveRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"L\n\rProveResponse\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.sidecar.api.v1.StoredRecord\x12\r\n\x05proof\x18\x02 \x01(\t\"=\n\x17ProveConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"*\n\x18ProveConsistencyResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"\x18\n\x16GetCompletenessRequest\"j\n\x17GetCompletenessResponse\x12)\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x17.sidecar.api.v1.Finding\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\tcommitted\x18\x03 \x01(\x04\"w\n\x07\x46inding\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x11\n\tfirst_seq\x18\x05 \x01(\x04\x12\r\n\x05\x63ount\x18\x06 \x01(\x04\x12\r\n\x05since\x18\x07 \x01(\t\"(\n\x14GetPeriodKeysRequest\x12\x10\n\x08producer\x18\x01 \x01(\t\"@\n\x15GetPeriodKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.sidecar.api.v1.PeriodKey\"E\n\tPeriodKey\x12\x0e\n\x06period\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\r\n\x05until\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\x0c\"\x16\n\x14GetSealingKeyRequest\"+\n\x15GetSealingKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32X\n\tOversight\x12K\n\x06\x41ppend\x12\x1d.sidecar.api.v1.AppendRequest\x1a\x1e.sidecar.api.v1.AppendResponse(\x01\x30\x01\x32\xbf\x03\n\x05Query\x12G\n\x06Search\x12\x1d.sidecar.api.v1.SearchRequest\x1a\x1e.sidecar.api.v1.SearchResponse\x12\x44\n\x05Prove\x12\x1c.sidecar.api.v1.ProveRequest\x1a\x1d.sidecar.api.v1.ProveResponse\x12\x65\n\x10ProveConsistency\x12\'.sidecar.api.v1.ProveConsistencyRequest\x1a(.sidecar.api.v1.ProveConsistencyResponse\x12\\\n\rGetCheckpoint\x12$.sidecar.api.v1.GetCheckpointRequest\x1a%.sidecar.api.v1.GetCheckpointResponse\x12\x62\n\x0fGetCompleteness\x12&.sidecar.api.v1.GetCompletenessRequest\x1a\'.sidecar.api.v1.GetCompletenessResponse2\xc8\x01\n\nKeyService\x12\\\n\rGetPeriodKeys\x12$.sidecar.api.v1.GetPeriodKeysRequest\x1a%.sidecar.api.v1.GetPeriodKeysResponse\x12\\\n\rGetSealingKey\x12$.sidecar.api.v1.GetSealingKeyRequest\x1a%.sidecar.api.v1.GetSealingKeyResponseb\x06proto3')
+DESCRIPTOR = _descriptor_pool.Default().AddSerializedFile(b'\n\x1esidecar/api/v1/oversight.proto\x12\x0esidecar.api.v1\"e\n\rAppendRequest\x12$\n\x04open\x18\x01 \x01(\x0b\x32\x14.sidecar.api.v1.OpenH\x00\x12&\n\x05\x62\x61tch\x18\x02 \x01(\x0b\x32\x15.sidecar.api.v1.BatchH\x00\x42\x06\n\x04kind\"f\n\x04Open\x12\x10\n\x08producer\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x18\n\x10sealed_epoch_key\x18\x04 \x01(\x0c\x12\x15\n\rreceipts_from\x18\x05 \x01(\x04\"O\n\x05\x42\x61tch\x12\x0e\n\x06header\x18\x01 \x01(\x0c\x12\x11\n\tsignature\x18\x02 \x01(\x0c\x12#\n\x05items\x18\x03 \x03(\x0b\x32\x14.sidecar.api.v1.Item\"{\n\x0b\x42\x61tchHeader\x12\x10\n\x08producer\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\r\n\x05\x65poch\x18\x03 \x01(\t\x12\x11\n\tfirst_seq\x18\x04 \x01(\x04\x12\r\n\x05\x63ount\x18\x05 \x01(\r\x12\x0c\n\x04root\x18\x06 \x01(\x0c\x12\r\n\x05\x63lock\x18\x07 \x01(\t\"X\n\x04Item\x12\x0c\n\x04leaf\x18\x01 \x01(\x0c\x12\x0c\n\x04salt\x18\x02 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x03 \x01(\x0c\x12\r\n\x05nonce\x18\x04 \x01(\x0c\x12\x17\n\x0fsealed_openings\x18\x05 \x01(\x0c\"\xa0\x01\n\x0e\x41ppendResponse\x12,\n\x08\x61\x63\x63\x65pted\x18\x01 \x01(\x0b\x32\x18.sidecar.api.v1.AcceptedH\x00\x12*\n\x07receipt\x18\x02 \x01(\x0b\x32\x17.sidecar.api.v1.ReceiptH\x00\x12,\n\x08rejected\x18\x03 \x01(\x0b\x32\x18.sidecar.api.v1.RejectedH\x00\x42\x06\n\x04kind\"[\n\x05Range\x12\r\n\x05\x65poch\x18\x01 \x01(\t\x12\x0c\n\x04slot\x18\x02 \x01(\r\x12\x11\n\tfirst_seq\x18\x03 \x01(\x04\x12\r\n\x05\x63ount\x18\x04 \x01(\r\x12\x13\n\x0b\x66irst_index\x18\x05 \x01(\x04\"U\n\x08\x41\x63\x63\x65pted\x12%\n\x06ranges\x18\x01 \x03(\x0b\x32\x15.sidecar.api.v1.Range\x12\x0f\n\x07promise\x18\x02 \x01(\x0c\x12\x11\n\tsignature\x18\x03 \x01(\x0c\"R\n\x07Promise\x12%\n\x06ranges\x18\x01 \x03(\x0b\x32\x15.sidecar.api.v1.Range\x12\x10\n\x08merge_by\x18\x02 \x01(\t\x12\x0e\n\x06origin\x18\x03 \x01(\t\"R\n\x07Receipt\x12$\n\x05range\x18\x01 \x01(\x0b\x32\x15.sidecar.api.v1.Range\x12\x12\n\ncheckpoint\x18\x02 \x01(\x0c\x12\r\n\x05proof\x18\x03 \x03(\x0c\"K\n\x08Rejected\x12\x0c\n\x04\x63ode\x18\x01 \x01(\t\x12\x0f\n\x07message\x18\x02 \x01(\t\x12\x11\n\tfirst_seq\x18\x03 \x01(\x04\x12\r\n\x05retry\x18\x04 \x01(\x08\"\x94\x02\n\rSearchRequest\x12\x0e\n\x06person\x18\x01 \x01(\t\x12\x0e\n\x06reason\x18\x02 \x01(\t\x12\x0e\n\x06\x65\x66\x66\x65\x63t\x18\x03 \x01(\t\x12\r\n\x05since\x18\x04 \x01(\t\x12\r\n\x05until\x18\x05 \x01(\t\x12\r\n\x05trace\x18\x06 \x01(\t\x12\x10\n\x08producer\x18\x07 \x01(\t\x12\x0f\n\x07\x63\x61ll_id\x18\x08 \x01(\t\x12\x0f\n\x07subject\x18\t \x01(\t\x12\x14\n\x0csubject_kind\x18\n \x01(\t\x12\x0c\n\x04type\x18\x0b \x01(\t\x12\x0e\n\x06\x63ursor\x18\x0c \x01(\t\x12\r\n\x05limit\x18\r \x01(\r\x12\x0f\n\x07service\x18\x0e \x01(\t\x12\x10\n\x08\x63\x61tegory\x18\x0f \x01(\t\x12\x0c\n\x04seen\x18\x10 \x01(\t\"|\n\x0eSearchResponse\x12-\n\x07records\x18\x01 \x03(\x0b\x32\x1c.sidecar.api.v1.StoredRecord\x12\x13\n\x0bnext_cursor\x18\x02 \x01(\t\x12\x13\n\x0bsearched_to\x18\x03 \x01(\x04\x12\x11\n\tpublished\x18\x04 \x01(\x04\"k\n\x0cStoredRecord\x12\r\n\x05index\x18\x01 \x01(\x04\x12\x0c\n\x04leaf\x18\x02 \x01(\x0c\x12\x0c\n\x04salt\x18\x03 \x01(\x0c\x12\x0c\n\x04\x62ody\x18\x04 \x01(\x0c\x12\x10\n\x08\x61ttested\x18\x05 \x01(\x08\x12\x10\n\x08standing\x18\x06 \x01(\t\"\x1d\n\x0cProveRequest\x12\r\n\x05index\x18\x01 \x01(\x04\"L\n\rProveResponse\x12,\n\x06record\x18\x01 \x01(\x0b\x32\x1c.sidecar.api.v1.StoredRecord\x12\r\n\x05proof\x18\x02 \x01(\t\"=\n\x17ProveConsistencyRequest\x12\x10\n\x08old_size\x18\x01 \x01(\x04\x12\x10\n\x08new_size\x18\x02 \x01(\x04\"*\n\x18ProveConsistencyResponse\x12\x0e\n\x06hashes\x18\x01 \x03(\x0c\"\x16\n\x14GetCheckpointRequest\"+\n\x15GetCheckpointResponse\x12\x12\n\ncheckpoint\x18\x01 \x01(\x0c\"\x18\n\x16GetCompletenessRequest\"j\n\x17GetCompletenessResponse\x12)\n\x08\x66indings\x18\x01 \x03(\x0b\x32\x17.sidecar.api.v1.Finding\x12\x11\n\ttree_size\x18\x02 \x01(\x04\x12\x11\n\tcommitted\x18\x03 \x01(\x04\"w\n\x07\x46inding\x12\x0c\n\x04kind\x18\x01 \x01(\t\x12\x10\n\x08producer\x18\x02 \x01(\t\x12\x0c\n\x04slot\x18\x03 \x01(\r\x12\r\n\x05\x65poch\x18\x04 \x01(\t\x12\x11\n\tfirst_seq\x18\x05 \x01(\x04\x12\r\n\x05\x63ount\x18\x06 \x01(\x04\x12\r\n\x05since\x18\x07 \x01(\t\"(\n\x14GetPeriodKeysRequest\x12\x10\n\x08producer\x18\x01 \x01(\t\"@\n\x15GetPeriodKeysResponse\x12\'\n\x04keys\x18\x01 \x03(\x0b\x32\x19.sidecar.api.v1.PeriodKey\"E\n\tPeriodKey\x12\x0e\n\x06period\x18\x01 \x01(\t\x12\x0c\n\x04\x66rom\x18\x02 \x01(\t\x12\r\n\x05until\x18\x03 \x01(\t\x12\x0b\n\x03key\x18\x04 \x01(\x0c\"\x16\n\x14GetSealingKeyRequest\"+\n\x15GetSealingKeyResponse\x12\x12\n\npublic_key\x18\x01 \x01(\x0c\x32X\n\tOversight\x12K\n\x06\x41ppend\x12\x1d.sidecar.api.v1.AppendRequest\x1a\x1e.sidecar.api.v1.AppendResponse(\x01\x30\x01\x32\xbf\x03\n\x05Query\x12G\n\x06Search\x12\x1d.sidecar.api.v1.SearchRequest\x1a\x1e.sidecar.api.v1.SearchResponse\x12\x44\n\x05Prove\x12\x1c.sidecar.api.v1.ProveRequest\x1a\x1d.sidecar.api.v1.ProveResponse\x12\x65\n\x10ProveConsistency\x12\'.sidecar.api.v1.ProveConsistencyRequest\x1a(.sidecar.api.v1.ProveConsistencyResponse\x12\\\n\rGetCheckpoint\x12$.sidecar.api.v1.GetCheckpointRequest\x1a%.sidecar.api.v1.GetCheckpointResponse\x12\x62\n\x0fGetCompleteness\x12&.sidecar.api.v1.GetCompletenessRequest\x1a\'.sidecar.api.v1.GetCompletenessResponse2\xc8\x01\n\nKeyService\x12\\\n\rGetPeriodKeys\x12$.sidecar.api.v1.GetPeriodKeysRequest\x1a%.sidecar.api.v1.GetPeriodKeysResponse\x12\\\n\rGetSealingKey\x12$.sidecar.api.v1.GetSealingKeyRequest\x1a%.sidecar.api.v1.GetSealingKeyResponseb\x06proto3')
 
 _globals = globals()
 _builder.BuildMessageAndEnumDescriptors(DESCRIPTOR, _globals)
@@ -56,41 +56,41 @@ if not _descriptor._USE_C_DESCRIPTORS:
   _globals['_SEARCHREQUEST']._serialized_start=1142
   _globals['_SEARCHREQUEST']._serialized_end=1418
   _globals['_SEARCHRESPONSE']._serialized_start=1420
-  _globals['_SEARCHRESPONSE']._serialized_end=1525
-  _globals['_STOREDRECORD']._serialized_start=1527
-  _globals['_STOREDRECORD']._serialized_end=1634
-  _globals['_PROVEREQUEST']._serialized_start=1636
-  _globals['_PROVEREQUEST']._serialized_end=1665
-  _globals['_PROVERESPONSE']._serialized_start=1667
-  _globals['_PROVERESPONSE']._serialized_end=1743
-  _globals['_PROVECONSISTENCYREQUEST']._serialized_start=1745
-  _globals['_PROVECONSISTENCYREQUEST']._serialized_end=1806
-  _globals['_PROVECONSISTENCYRESPONSE']._serialized_start=1808
-  _globals['_PROVECONSISTENCYRESPONSE']._serialized_end=1850
-  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1852
-  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1874
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1876
-  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1919
-  _globals['_GETCOMPLETENESSREQUEST']._serialized_start=1921
-  _globals['_GETCOMPLETENESSREQUEST']._serialized_end=1945
-  _globals['_GETCOMPLETENESSRESPONSE']._serialized_start=1947
-  _globals['_GETCOMPLETENESSRESPONSE']._serialized_end=2053
-  _globals['_FINDING']._serialized_start=2055
-  _globals['_FINDING']._serialized_end=2174
-  _globals['_GETPERIODKEYSREQUEST']._serialized_start=2176
-  _globals['_GETPERIODKEYSREQUEST']._serialized_end=2216
-  _globals['_GETPERIODKEYSRESPONSE']._serialized_start=2218
-  _globals['_GETPERIODKEYSRESPONSE']._serialized_end=2282
-  _globals['_PERIODKEY']._serialized_start=2284
-  _globals['_PERIODKEY']._serialized_end=2353
-  _globals['_GETSEALINGKEYREQUEST']._serialized_start=2355
-  _globals['_GETSEALINGKEYREQUEST']._serialized_end=2377
-  _globals['_GETSEALINGKEYRESPONSE']._serialized_start=2379
-  _globals['_GETSEALINGKEYRESPONSE']._serialized_end=2422
-  _globals['_OVERSIGHT']._serialized_start=2424
-  _globals['_OVERSIGHT']._serialized_end=2512
-  _globals['_QUERY']._serialized_start=2515
-  _globals['_QUERY']._serialized_end=2962
-  _globals['_KEYSERVICE']._serialized_start=2965
-  _globals['_KEYSERVICE']._serialized_end=3165
+  _globals['_SEARCHRESPONSE']._serialized_end=1544
+  _globals['_STOREDRECORD']._serialized_start=1546
+  _globals['_STOREDRECORD']._serialized_end=1653
+  _globals['_PROVEREQUEST']._serialized_start=1655
+  _globals['_PROVEREQUEST']._serialized_end=1684
+  _globals['_PROVERESPONSE']._serialized_start=1686
+  _globals['_PROVERESPONSE']._serialized_end=1762
+  _globals['_PROVECONSISTENCYREQUEST']._serialized_start=1764
+  _globals['_PROVECONSISTENCYREQUEST']._serialized_end=1825
+  _globals['_PROVECONSISTENCYRESPONSE']._serialized_start=1827
+  _globals['_PROVECONSISTENCYRESPONSE']._serialized_end=1869
+  _globals['_GETCHECKPOINTREQUEST']._serialized_start=1871
+  _globals['_GETCHECKPOINTREQUEST']._serialized_end=1893
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_start=1895
+  _globals['_GETCHECKPOINTRESPONSE']._serialized_end=1938
+  _globals['_GETCOMPLETENESSREQUEST']._serialized_start=1940
+  _globals['_GETCOMPLETENESSREQUEST']._serialized_end=1964
+  _globals['_GETCOMPLETENESSRESPONSE']._serialized_start=1966
+  _globals['_GETCOMPLETENESSRESPONSE']._serialized_end=2072
+  _globals['_FINDING']._serialized_start=2074
+  _globals['_FINDING']._serialized_end=2193
+  _globals['_GETPERIODKEYSREQUEST']._serialized_start=2195
+  _globals['_GETPERIODKEYSREQUEST']._serialized_end=2235
+  _globals['_GETPERIODKEYSRESPONSE']._serialized_start=2237
+  _globals['_GETPERIODKEYSRESPONSE']._serialized_end=2301
+  _globals['_PERIODKEY']._serialized_start=2303
+  _globals['_PERIODKEY']._serialized_end=2372
+  _globals['_GETSEALINGKEYREQUEST']._serialized_start=2374
+  _globals['_GETSEALINGKEYREQUEST']._serialized_end=2396
+  _globals['_GETSEALINGKEYRESPONSE']._serialized_start=2398
+  _globals['_GETSEALINGKEYRESPONSE']._serialized_end=2441
+  _globals['_OVERSIGHT']._serialized_start=2443
+  _globals['_OVERSIGHT']._serialized_end=2531
+  _globals['_QUERY']._serialized_start=2534
+  _globals['_QUERY']._serialized_end=2981
+  _globals['_KEYSERVICE']._serialized_start=2984
+  _globals['_KEYSERVICE']._serialized_end=3184
 # @@protoc_insertion_point(module_scope)

@@ -173,14 +173,16 @@ class SearchRequest(_message.Message):
     def __init__(self, person: _Optional[str] = ..., reason: _Optional[str] = ..., effect: _Optional[str] = ..., since: _Optional[str] = ..., until: _Optional[str] = ..., trace: _Optional[str] = ..., producer: _Optional[str] = ..., call_id: _Optional[str] = ..., subject: _Optional[str] = ..., subject_kind: _Optional[str] = ..., type: _Optional[str] = ..., cursor: _Optional[str] = ..., limit: _Optional[int] = ..., service: _Optional[str] = ..., category: _Optional[str] = ..., seen: _Optional[str] = ...) -> None: ...
 
 class SearchResponse(_message.Message):
-    __slots__ = ("records", "next_cursor", "searched_to")
+    __slots__ = ("records", "next_cursor", "searched_to", "published")
     RECORDS_FIELD_NUMBER: _ClassVar[int]
     NEXT_CURSOR_FIELD_NUMBER: _ClassVar[int]
     SEARCHED_TO_FIELD_NUMBER: _ClassVar[int]
+    PUBLISHED_FIELD_NUMBER: _ClassVar[int]
     records: _containers.RepeatedCompositeFieldContainer[StoredRecord]
     next_cursor: str
     searched_to: int
-    def __init__(self, records: _Optional[_Iterable[_Union[StoredRecord, _Mapping]]] = ..., next_cursor: _Optional[str] = ..., searched_to: _Optional[int] = ...) -> None: ...
+    published: int
+    def __init__(self, records: _Optional[_Iterable[_Union[StoredRecord, _Mapping]]] = ..., next_cursor: _Optional[str] = ..., searched_to: _Optional[int] = ..., published: _Optional[int] = ...) -> None: ...
 
 class StoredRecord(_message.Message):
     __slots__ = ("index", "leaf", "salt", "body", "attested", "standing")
