@@ -26,7 +26,7 @@ from sidecar.observability import certificates as ending_certificates
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.observability.metrics import CallStats, Gauges
 from sidecar.observability.outside import show
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 from sidecar.settings.ledger import LedgerSettings
 from sidecar.settings.loader import environment
 

@@ -41,7 +41,7 @@ from sidecar.main.slots import Leftovers
 from sidecar.main.standing import Changes, InForce
 from sidecar.observability.calls import CallObserver, pooled_digits
 from sidecar.observability.metrics import CallStats
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 from sidecar.settings.sidecar import SidecarSettings
 
 _SCHEMAS = frozenset(f"grpc.reflection.{one}.ServerReflection/ServerReflectionInfo" for one in ("v1", "v1alpha"))

@@ -36,7 +36,7 @@ from sidecar.main.seat import Seat
 from sidecar.main.slots import ANY
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 from sidecar.settings import loader
 from sidecar.settings.sidecar import SidecarSettings
 

@@ -24,7 +24,7 @@ from sidecar.observability.exposition import Exposition
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.outside import show
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 from sidecar.settings import loader
 from sidecar.settings.sidecar import SidecarSettings
 from sidecar.spool.slot import held

@@ -5,6 +5,7 @@ unsampled). RPC attribute names are OpenTelemetry's semantic conventions for RPC
 for authorization, so the rest is `customhouse.*`.
 """
 
+import os
 from collections.abc import Callable
 from random import SystemRandom
 from time import perf_counter, time_ns
@@ -23,7 +24,7 @@ from opentelemetry.trace import (
 )
 
 from sidecar.observability.metrics import MAX_SERIES, OTHER, CallStats
-from sidecar.observability.traces import TraceOrigin, parse_traceparent
+from sidecar.observability.traceparent import TraceOrigin, parse_traceparent
 
 MAX_STAGE_SPANS = 256
 WAITED = ""
@@ -130,15 +131,20 @@ class CallSpan:
         span.end()
 
 
-def pooled_digits(source: Callable[[int], bytes] = _random_bytes) -> Callable[[int], str]:
-    """So many random hexadecimal digits, drawn from the system in large pieces. Each is handed out once."""
-    pool, at = "", 0
+def pooled_digits(
+    source: Callable[[int], bytes] = _random_bytes, process: Callable[[], int] = os.getpid
+) -> Callable[[int], str]:
+    """So many random hexadecimal digits, drawn from the system in large pieces. Each is handed out once.
+
+    `process` says in which process this is: one that was forked from another draws digits of its own.
+    """
+    pool, at, drawn_in = "", 0, process()
 
     def digits(count: int) -> str:
-        nonlocal pool, at
+        nonlocal pool, at, drawn_in
         start, at = at, at + count
-        if at > len(pool):
-            pool, start, at = source(_POOL).hex(), 0, count
+        if at > len(pool) or drawn_in != process():
+            pool, start, at, drawn_in = source(_POOL).hex(), 0, count, process()
         return pool[start:at]
 
     return digits

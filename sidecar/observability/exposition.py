@@ -1,6 +1,6 @@
 """What is scraped and what is sent: the same families, read when somebody asks. No instrument is touched by a call."""
 
-from collections.abc import Callable, Iterator, Mapping
+from collections.abc import Callable, Iterable, Iterator, Mapping
 from typing import Any
 
 from prometheus_client import CollectorRegistry, ProcessCollector, start_http_server
@@ -12,6 +12,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.observability.catalogue import CATALOGUE, PREFIX
 from sidecar.observability.metrics import EDGES, RPC_EDGES, CallStats, Gauges, Reading, Stage
 
+Families = Callable[[], Iterable[Metric]]
 _DURATION = "rpc_server_call_duration_seconds"
 
 

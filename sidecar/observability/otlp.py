@@ -5,11 +5,15 @@ exporter is handed the families themselves, histograms included, at each interva
 the SDK).
 """
 
+import time
 from collections.abc import Callable, Iterable, Iterator
 from itertools import pairwise
 from math import inf, isnan
 from typing import Any
 
+from opentelemetry.exporter.otlp.proto.grpc.metric_exporter import OTLPMetricExporter
+from opentelemetry.metrics import Observation
+from opentelemetry.sdk.metrics import MeterProvider
 from opentelemetry.sdk.metrics import export as sdk
 from opentelemetry.sdk.resources import Resource
 from opentelemetry.sdk.util.instrumentation import InstrumentationScope
@@ -17,12 +21,32 @@ from prometheus_client.metrics_core import Metric as Family
 from prometheus_client.samples import Sample
 
 from sidecar.observability.catalogue import CATALOGUE, Metric
+from sidecar.observability.exposition import Families
 
-Families = Callable[[], Iterable[Family]]
 SCHEMA = "https://opentelemetry.io/schemas/1.43.0"
 """Of the semantic conventions whose names are used."""
 _SCOPE = InstrumentationScope("customhouse", schema_url=SCHEMA)
 _CUMULATIVE = sdk.AggregationTemporality.CUMULATIVE
+
+
+class Sender:
+    """Sends the families it is given at each interval (OTEL_METRIC_EXPORT_INTERVAL)."""
+
+    def __init__(self, resource: Resource) -> None:
+        self._exporter = FamilyExporter(OTLPMetricExporter(), resource, time.time_ns)
+        reader = sdk.PeriodicExportingMetricReader(self._exporter)
+        self._provider = MeterProvider(metric_readers=[reader], resource=resource, shutdown_on_exit=False)
+        # The reader's beat: without an instrument it never calls its exporter.
+        beat = self._provider.get_meter("customhouse")
+        beat.create_observable_gauge("customhouse.beat", [lambda _: [Observation(1)]])
+
+    def observe(self, families: Families) -> None:
+        """From now on, these."""
+        self._exporter.observe(families)
+
+    def shutdown(self) -> None:
+        """Send what is pending and stop."""
+        self._provider.shutdown()
 
 
 class FamilyExporter(sdk.MetricExporter):

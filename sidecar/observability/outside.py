@@ -5,7 +5,7 @@ from importlib.metadata import PackageNotFoundError, version
 
 from sidecar.observability.exposition import Exposition, serve
 from sidecar.observability.metrics import CallStats, Gauges
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 
 
 def show(

@@ -21,7 +21,7 @@ from sidecar.observability import certificates
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.outside import show
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 from sidecar.oversight import private_keys
 from sidecar.oversight.append import Appending, AppendService
 from sidecar.oversight.committer import Committer

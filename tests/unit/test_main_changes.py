@@ -18,7 +18,7 @@ from sidecar.main import build, grants, renewal
 from sidecar.main.composition import compose
 from sidecar.main.standing import Changes
 from sidecar.observability.metrics import CallStats
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 from sidecar.settings.loader import load
 from sidecar.settings.sidecar import SidecarSettings
 

@@ -16,7 +16,9 @@ from sidecar.errors import ConfigurationError
 from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan, pooled_digits
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
-from sidecar.observability.traces import OwnRatio, Telemetry, parse_traceparent, sampling_ratio
+from sidecar.observability.telemetry import Telemetry
+from sidecar.observability.traceparent import parse_traceparent
+from sidecar.observability.traces import OwnRatio, sampling_ratio
 
 TRACE, PARENT = "4bf92f3577b34da6a3ce929d0e0e4736", "00f067aa0ba902b7"
 SAMPLED, UNSAMPLED = f"00-{TRACE}-{PARENT}-01", f"00-{TRACE}-{PARENT}-00"

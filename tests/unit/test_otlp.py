@@ -13,7 +13,7 @@ from sidecar.errors import ConfigurationError
 from sidecar.observability.catalogue import CATALOGUE
 from sidecar.observability.exposition import Exposition
 from sidecar.observability.metrics import RPC_EDGES, CallStats
-from sidecar.observability.traces import Telemetry
+from sidecar.observability.telemetry import Telemetry
 
 METHOD = "profiles.v1.Profiles/GetProfile"
 
