@@ -4,7 +4,7 @@ import os
 from pathlib import Path
 
 import psutil
-from deployment import Deployment
+from deployment import Deployment, wait
 
 ENVOY = ("--host", "envoy")
 
@@ -15,9 +15,19 @@ class HostedDeployment(Deployment):
     host = ENVOY
 
     def envoy(self, name: str = "sidecar") -> psutil.Process:
-        """The Envoy that serves, of a running sidecar; beside it there may be a spare."""
-        found = [one for one in self.status(f"{name}.yaml")["workers"] if one["state"] == "serving"]  # type: ignore[attr-defined]
-        envoy = psutil.Process(found[0]["pid"])
+        """The Envoy that serves, of a running sidecar; beside it there may be a spare.
+
+        It answers calls a moment before the supervisor has heard of it.
+        """
+        found: list[int] = []
+
+        def serves() -> bool:
+            workers = self.status(f"{name}.yaml")["workers"]
+            found[:] = [one["pid"] for one in workers if one["state"] == "serving"]  # type: ignore[attr-defined]
+            return bool(found)
+
+        wait(serves, 60, "a worker serves")
+        envoy = psutil.Process(found[0])
         assert Path(envoy.exe()).name == "envoy"
         assert envoy.ppid() == self.processes.pid(name)
         return envoy
