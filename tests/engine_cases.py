@@ -232,6 +232,12 @@ REFUSED = [
     Refused(source="p if { some i\n  input.l[i] == 1 }", code="some_without_in"),
     Refused(source="p if { [a, b] := input.l\n  a == b }", code="pattern"),
     Refused(source="p if { x = 1\n  x == 1 }", code="unification"),
+    Refused(source='import data.t.q.k as z\n\nq := {"k": false}\n\np := [1 | z]', code="undefined_name", line=6),
+    Refused(source='import data.t.s.a as z\n\ns contains "a"\n\np if not z', code="undefined_name", line=6),
+    # Objects of which OPA keeps another field.
+    Refused(source='p := {input.k: 2, "a": 1}', code="object_keys"),
+    Refused(source='p if { k := input.k\n  o := {"b": 1, k: 2}\n  o.b == 1 }', code="object_keys", line=3),
+    Refused(source='p := {"a": input.x, "b": 2, `a`: 1}', code="object_keys"),
     # Keys that data matches loosely.
     Refused(source="p := data.base.numbers[input.n]", code="computed_key"),
     Refused(source="import data.base.numbers as table\n\np := table[input.n]", code="computed_key", line=4),

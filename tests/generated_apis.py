@@ -235,7 +235,7 @@ def nearly(data: bytes, dice: Random, other: bytes = b"") -> bytes:
     for _ in range(dice.randint(1, 2)):
         at = dice.randint(0, len(data))
         end = min(len(data), at + dice.randint(1, 12))
-        match dice.randrange(11):
+        match dice.randrange(13):
             case 0:
                 data = data[:at] + bytes([dice.randrange(256)]) + data[at + 1 :]
             case 1:
@@ -257,9 +257,25 @@ def nearly(data: bytes, dice: Random, other: bytes = b"") -> bytes:
             case 9 if other:  # in order, but perhaps with two of a oneof
                 parts = {_varint(part, 0)[0]: part for part in (*_fields(data), *_fields(other))}
                 data = b"".join(parts[tag] for tag in sorted(parts))
+            case 10 | 11:
+                data = _inside(data, dice)
             case _ if at < len(data):
                 data = data[:at] + bytes([data[at] ^ 1 << dice.randrange(8)]) + data[at + 1 :]
     return data
+
+
+def _inside(data: bytes, dice: Random) -> bytes:
+    """One message (or text) in the outermost one damaged, and its length put right."""
+    parts = list(_fields(data))
+    places = [at for at, part in enumerate(parts) if _varint(part, 0)[0] & 7 == 2]
+    if not places:
+        return data
+    at = dice.choice(places)
+    _, size = _varint(parts[at], 0)
+    _, body = _varint(parts[at], size)
+    inner = nearly(parts[at][body:], dice)
+    parts[at] = parts[at][:size] + _number(len(inner)) + inner
+    return b"".join(parts)
 
 
 def _shuffled(data: bytes, dice: Random) -> bytes:
@@ -313,3 +329,8 @@ def _varint(data: bytes, at: int) -> tuple[int, int]:
         if data[at - 1] < 0x80:
             return value, at
     raise AssertionError
+
+
+def _number(value: int) -> bytes:
+    low, high = value & 0x7F, value >> 7
+    return bytes([low | 0x80]) + _number(high) if high else bytes([low])

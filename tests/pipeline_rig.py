@@ -139,6 +139,9 @@ class Engine:
     def peek(self, canonical: bytes) -> Decision | None:
         return self.known.get(canonical)
 
+    def left(self, canonical: bytes) -> float:
+        return float(self.known[canonical].ttl_seconds)
+
     async def decide(self, request: AccessRequest, canonical: bytes, *, valid_for: float) -> Decision:
         assert msgspec.json.decode(canonical, type=AccessRequest) == request
         self.documents.append(request)

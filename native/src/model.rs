@@ -140,6 +140,7 @@ impl Model {
         for index in 0..model.modules.len() {
             model.read_rules(index, problems);
         }
+        model.check_imports(problems);
         model.check_names(problems);
         model.check_data(problems);
         model
@@ -173,6 +174,21 @@ impl Model {
             }
         }
         aliases
+    }
+
+    /// The embedded engine's interpreter takes an alias of one file for that of another of the same package.
+    fn check_imports(&self, problems: &mut Vec<Problem>) {
+        let mut known: BTreeMap<(&Path, &str), &Path> = BTreeMap::new();
+        for (module, (package, aliases)) in self.modules.iter().zip(self.packages.iter().zip(&self.imports)) {
+            for (alias, target) in aliases {
+                if *known.entry((package, alias)).or_insert(target) != target {
+                    let message = format!(
+                        "`{alias}` is another import in another file of this package: import one of them `as` another"
+                    );
+                    problems.push(Problem::at(&module.package.span, "import_twice", message));
+                }
+            }
+        }
     }
 
     fn read_rules(&mut self, index: usize, problems: &mut Vec<Problem>) {
@@ -256,12 +272,13 @@ impl Model {
                 let message = format!("data.{} is a rule and (part of) a package: rename one", path.join("."));
                 problems.push(Problem::at(&entry.span, "rule_is_package", message));
             }
-            for (module, _) in &entry.defs {
-                if self.imports[*module].contains_key(name) {
-                    let message =
-                        format!("`{name}` is also the name of an import: rename the rule or import it `as` another");
-                    problems.push(Problem::at(&entry.span, "shadows_import", message));
-                }
+            // In any file of the package: OPA takes the import there, where rules are found first here.
+            let package = &path[..path.len().saturating_sub(1)];
+            let mut files = self.packages.iter().zip(&self.imports).filter(|(own, _)| *own == package);
+            if files.any(|(_, imports)| imports.contains_key(name)) {
+                let message =
+                    format!("`{name}` is also the name of an import: rename the rule or import it `as` another");
+                problems.push(Problem::at(&entry.span, "shadows_import", message));
             }
         }
     }
@@ -313,7 +330,13 @@ impl Model {
         };
         for end in 1..=path.len() {
             if self.rules.contains_key(&path[..end]) {
-                return Place::Rule { path: path[..end].to_vec(), used: end.saturating_sub(skip) };
+                let Some(used) = end.checked_sub(skip) else {
+                    return Place::Missing(format!(
+                        "`{name}` imports a part of the rule data.{}: import the rule, and name its part where it is used",
+                        path[..end].join(".")
+                    ));
+                };
+                return Place::Rule { path: path[..end].to_vec(), used };
             }
         }
         if self.packages.iter().any(|package| package.starts_with(&path)) {

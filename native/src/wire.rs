@@ -105,11 +105,14 @@ impl Shapes {
 
 impl Shapes {
     fn named<'py>(&self, py: Python<'py>, found: &Found) -> PyResult<Bound<'py, PyTuple>> {
-        let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+        let kinds: Vec<_> = {
+            let kinds = self.kinds.read().unwrap_or_else(PoisonError::into_inner);
+            found.subjects.iter().map(|one| kinds[one.kind].bind(py).clone()).collect()
+        };
         let countries: Vec<_> = found.countries.iter().map(|text| PyString::new(py, text)).collect();
-        let all = found.subjects.iter().map(|one| -> Subject<'py> {
+        let all = found.subjects.iter().zip(kinds).map(|(one, kind)| -> Subject<'py> {
             let country = one.country.map(|place| countries[place].clone());
-            (kinds[one.kind].bind(py).clone(), PyString::new(py, &one.id), country, one.clears)
+            (kind, PyString::new(py, &one.id), country, one.clears)
         });
         PyTuple::new(py, all)
     }
@@ -223,19 +226,20 @@ impl Reading {
             room,
         };
         loop {
-            let (node, fields) = {
+            // No lock is held while Python runs, which making an object may lead to.
+            let done = {
                 let nodes = shapes.nodes.read().unwrap_or_else(PoisonError::into_inner);
                 let known = rules.as_ref().map(|all| all.get().known.read().unwrap_or_else(PoisonError::into_inner));
                 let edit = Edit::new(self.data.as_bytes(py), &self.found, &nodes, known.as_deref(), &orders);
-                match edit.run() {
-                    Ok(released) => return shapes.outcome(py, &released, &self.data).map(Some),
-                    Err(Stop::Hard) => return Ok(None),
-                    Err(Stop::Unknown(node)) => (node, nodes[node].fields.len()),
-                }
+                edit.run().map_err(|stop| match stop {
+                    Stop::Hard => None,
+                    Stop::Unknown(node) => Some((node, nodes[node].fields.len())),
+                })
             };
-            // No lock is held while Python runs.
-            if let Some(rules) = &rules {
-                rules.get().learn(py, node, fields, shapes.words.len())?;
+            match (done, &rules) {
+                (Ok(released), _) => return shapes.outcome(py, &released, &self.data).map(Some),
+                (Err(Some((node, fields))), Some(rules)) => rules.get().learn(py, node, fields, shapes.words.len())?,
+                (Err(_), _) => return Ok(None),
             }
         }
     }

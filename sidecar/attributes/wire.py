@@ -5,6 +5,10 @@ fields that it knows whole; for anything else it has no answer, and `messages`, 
 which say what all this means, look at the parsed message.
 """
 
+from collections.abc import Iterable
+from threading import Lock
+
+from google.protobuf import wrappers_pb2
 from google.protobuf.descriptor import FieldDescriptor
 
 from sidecar._native import Shapes
@@ -23,24 +27,24 @@ TypeWords = tuple[bool, bool, bool, list[Words]]
 
 
 class Wire:
-    """The types of one API, added when a message of theirs is first met. Numbers stay."""
+    """The types of one API, added when a message of theirs is first met. Numbers stay. For any thread."""
 
-    __slots__ = ("_numbers", "_plans", "shapes")
+    __slots__ = ("_adding", "_numbers", "_plans", "shapes")
 
     def __init__(self) -> None:
         self.shapes = Shapes(_WORDS, [_PLACES[one] for one in sorted(IMPERSONAL)], _PLACES[UNCLASSIFIED])
         self._numbers: dict[Plan, int] = {}
         self._plans: list[Plan] = []
+        self._adding = Lock()
 
     def number(self, root: Plan) -> int | None:
         """The number of a type; None for one that only the walk can inspect."""
         if not _readable(root):
             return None
-        found = self._numbers.get(root)
-        if found is None:
-            self._add(root)
-            found = self._numbers[root]
-        return found
+        with self._adding:  # two at once would give one number to two types
+            if root not in self._numbers:
+                self._add(root)
+            return self._numbers[root]
 
     def plan(self, number: int) -> Plan:
         """The type with this number."""
@@ -93,14 +97,27 @@ def _field_words(field: FieldPlan, numbers: dict[Plan, int]) -> Words:
 def _readable(plan: Plan) -> bool:
     """Whether there is nothing in messages of this type itself that only the runtime knows.
 
-    That is an Any, extensions, required fields, and ids and countries that are there although nothing is on the wire.
+    That is an Any, extensions, required fields, and ids and countries that are there although nothing is on the wire,
+    or that are in a wrapper other than the runtime's, of which an API may bring its own.
     """
-    if plan.is_any or plan.new.DESCRIPTOR.is_extendable:
+    if plan.is_any or plan.new.DESCRIPTOR.is_extendable or any(one.descriptor.is_required for one in plan.fields):
         return False
-    return not any(
-        one.descriptor.is_required or ((one.kind is not None or one.country) and one.descriptor.default_value)
-        for one in plan.fields
-    )
+    return all(_plain(one) for one in plan.fields if one.kind is not None or one.country)
+
+
+def _plain(field: FieldPlan) -> bool:
+    """Whether an id or country is what stands on the wire, or in the one field of its wrapper, and otherwise nothing."""
+    inside = field.child
+    if inside is None:
+        return not field.descriptor.default_value
+    return field.form.startswith("map") or _shape(one.descriptor for one in inside.fields) == _WRAPPERS.get(inside.name)
+
+
+def _shape(fields: Iterable[FieldDescriptor]) -> list[tuple[object, ...]]:
+    return [(one.name, one.number, one.type, one.is_repeated, one.default_value) for one in fields]
+
+
+_WRAPPERS = {one.full_name: _shape(one.fields) for one in wrappers_pb2.DESCRIPTOR.message_types_by_name.values()}
 
 
 def _hard(field: FieldPlan) -> bool:

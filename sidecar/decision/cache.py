@@ -93,6 +93,11 @@ class DecisionCache:
         self.misses += 1
         return None
 
+    def left(self, canonical: bytes, revisions: Revisions) -> float:
+        """Seconds for which `get` still answers this; 0 where it does not."""
+        entry = self._entries.get(_digest(canonical))
+        return max(0.0, entry.expires - self._clock()) if entry is not None and entry.revisions == revisions else 0.0
+
     def ticket(self) -> Ticket:
         """To be taken before the question is put."""
         return Ticket(self._generation, self._clock())
@@ -168,6 +173,10 @@ class CachedDecisionPoint:
     def peek(self, canonical: bytes) -> Decision | None:
         """The cached decision, without a coroutine: the fast path of a pipeline."""
         return self.cache.get(canonical, self.revisions())
+
+    def left(self, canonical: bytes) -> float:
+        """Seconds for which `peek` still gives the decision; 0 where it gives none."""
+        return self.cache.left(canonical, self.revisions())
 
     async def decide(self, request: AccessRequest, canonical: bytes, *, valid_for: float | None = None) -> Decision:
         """Decide, from memory where that is allowed. Raises what `inner` raises; failures are never kept."""

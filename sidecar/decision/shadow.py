@@ -47,6 +47,9 @@ class Point(Protocol):
     def peek(self, canonical: bytes) -> Decision | None:
         """A decision already made for exactly these bytes."""
 
+    def left(self, canonical: bytes) -> float:
+        """Seconds for which it may still be used."""
+
     async def decide(self, request: AccessRequest, canonical: bytes, *, valid_for: float) -> Decision:
         """Decide."""
 
@@ -298,6 +301,10 @@ class ShadowedDecisionPoint:
         if decision is not None:
             self._shadow.offer(canonical, decision)
         return decision
+
+    def left(self, canonical: bytes) -> float:
+        """As `inner`."""
+        return self._inner.left(canonical)
 
     async def decide(self, request: AccessRequest, canonical: bytes, *, valid_for: float) -> Decision:
         """As `inner`."""

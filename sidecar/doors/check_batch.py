@@ -21,7 +21,6 @@ class Batch:
 
     def __init__(self, inquiries: Inquiries, call: Call, owner: str, failed: Failed) -> None:
         self._inquiries, self._call, self._owner, self._failed = inquiries, call, owner, failed
-        self._party = Party()
         self._found: list[Answered | None] = []
 
     @property
@@ -31,7 +30,7 @@ class Batch:
 
     async def answer(self, items: Sequence[pb.BatchItem]) -> None:
         """Answer the next items. What goes wrong with one is its own."""
-        first = len(self._found)
+        first, party = len(self._found), Party()  # who asks is found out for these, not for a whole long batch
         self._found += [None] * len(items)
         together, apart = list[tuple[int, Question, Asked]](), list[Work]()
         for at, item in enumerate(items, start=first):
@@ -42,19 +41,19 @@ class Batch:
                 apart.append(partial(self._refuse, at, error))
             else:
                 if question is None:
-                    apart.append(partial(self._ask, at, asked))
+                    apart.append(partial(self._ask, at, asked, party))
                 else:
                     together.append((at, question, asked))
         pairs = [(question, asked) for _, question, asked in together]
         for (at, _, _), found in zip(
-            together, await self._inquiries.several(pairs, self._owner, self._party), strict=True
+            together, await self._inquiries.several(pairs, self._owner, party), strict=True
         ):  # fmt: skip
             self._found[at] = self._failed(self._call, found) if isinstance(found, Exception) else found
         await side_by_side(apart)
 
-    async def _ask(self, at: int, asked: Asked) -> None:
+    async def _ask(self, at: int, asked: Asked, party: Party) -> None:
         try:
-            self._found[at] = await self._inquiries.first(self._call, asked, self._owner, self._party)
+            self._found[at] = await self._inquiries.first(self._call, asked, self._owner, party)
         except Exception as error:  # noqa: BLE001 - of this item
             await self._refuse(at, error)
 

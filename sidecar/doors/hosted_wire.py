@@ -19,8 +19,8 @@ FORWARDED = b"x-forwarded-client-cert"
 HEADER_OVERHEAD = 32
 """What each header counts for besides its bytes (RFC 7541, 4.1)."""
 _ENVOY = "x-envoy-"
-_KEPT, _LONGEST_KEPT = 2048, 256
-"""So many headers, each of so many bytes at most, are read once and remembered."""
+_KEPT, _LONGEST_KEPT = 1024, 64
+"""So many names of headers, each of so many bytes at most, are looked up once and remembered."""
 _TIMEOUT = re.compile(rb"([0-9]{1,8})([HMSmun])")
 _UNITS = {b"H": 3600.0, b"M": 60.0, b"S": 1.0, b"m": 1e-3, b"u": 1e-6, b"n": 1e-9}
 _PLAIN = re.compile(r"[ -$&-~]*")
@@ -65,38 +65,34 @@ def pairs(items: Iterable[tuple[str, str]]) -> list[tuple[str, str | bytes]]:
 
 
 def of_caller(headers: Iterable[tuple[bytes, bytes]]) -> Metadata:
-    """What the enforcement point sees of a caller's headers, in order: `from_caller` of `pairs`, header by header.
+    """What the enforcement point sees of a caller's headers, in order: `from_caller` of `pairs`.
 
-    What a header gives depends on nothing but itself, so one that comes again is not read again; `authorization` and long
-    ones are not remembered.
+    Remembered are names under which nothing is heard. No value is: it may be a secret, or somebody's own.
     """
-    found: list[tuple[str, str | bytes]] = []
-    for key, value in headers:
-        remembered = len(key) + len(value) <= _LONGEST_KEPT and key != b"authorization"
-        found += _of_caller_kept(key, value) if remembered else _of_caller(key, value)
-    return tuple(found)
+    heard = [
+        (key.decode("latin-1"), value.decode("latin-1"))
+        for key, value in headers
+        if len(key) > _LONGEST_KEPT or not _unheard(key)
+    ]
+    return from_caller(pairs(heard))
 
 
-def _of_caller(key: bytes, value: bytes) -> Metadata:
-    return from_caller(pairs([(key.decode("latin-1"), value.decode("latin-1"))]))
-
-
-_of_caller_kept = lru_cache(maxsize=_KEPT)(_of_caller)
+@lru_cache(maxsize=_KEPT)
+def _unheard(key: bytes) -> bool:
+    """Whether nothing that a caller says under this name is heard: it depends on nothing else."""
+    return not from_caller(pairs([(key.decode("latin-1"), "")]))
 
 
 def of_upstream(headers: Iterable[tuple[str, str]]) -> Metadata:
-    """What of the upstream's headers or trailers may be shown on: `from_upstream`, remembered as by `of_caller`."""
-    found: list[tuple[str, str | bytes]] = []
-    for key, text in headers:
-        found += (_of_upstream_kept if len(key) + len(text) <= _LONGEST_KEPT else _of_upstream)(key, text)
-    return tuple(found)
+    """What of the upstream's headers or trailers may be shown on: `from_upstream` of `pairs`, remembered as `of_caller`."""
+    shown = [item for item in headers if len(item[0]) > _LONGEST_KEPT or not _unshown(item[0])]
+    return from_upstream(pairs(shown)) if shown else ()
 
 
-def _of_upstream(key: str, text: str) -> Metadata:
-    return from_upstream(pairs([(key, text)]))
-
-
-_of_upstream_kept = lru_cache(maxsize=_KEPT)(_of_upstream)
+@lru_cache(maxsize=_KEPT)
+def _unshown(key: str) -> bool:
+    """Whether nothing under this name is shown on."""
+    return not from_upstream(pairs([(key, "")]))
 
 
 def sent(metadata: Metadata) -> Headers:

@@ -13,6 +13,6 @@ What is done to messages: `obligations` merges duties, `editor` carries them out
 
 Edges, the only modules here that see grpc or generated code: `intercept` (the gRPC door; `listen`, `certificates`,
 `sockets`, `peer`, `metadata`, `rich_status`, `transport` belong to it), `upstream` (`unary_call`), `reflection`, `recorder`
-and `bodies` (decisions become records), `delivery`, `awaited` and `receipts` (records reach the store), `periods`
-(pseudonym keys), `entries` (what the recorder is handed), `admin` (`sidecar status`).
+and `bodies` (decisions become records), `delivery`, `awaited`, `receipts` and `history` (records reach the store),
+`periods` (pseudonym keys), `entries` (what the recorder is handed), `admin` (`sidecar status`).
 """

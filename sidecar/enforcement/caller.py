@@ -13,6 +13,9 @@ from sidecar.errors import InterceptError
 from sidecar.observability.calls import CallSpan
 from sidecar.vocabulary import Action, Environment, Phase
 
+_LONGEST = 256
+"""Characters of a method's name that is remembered: anybody may send one of many thousand."""
+
 
 class Caller:
     """The state of one call as far as it concerns who asks, and for what.
@@ -32,7 +35,7 @@ class Caller:
 
     def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
         self.parts, self.call, self.span, self.call_id = parts, call, span, call_id
-        self.action = _named(call.method)
+        self.action = (_named if len(call.method) <= _LONGEST else _named.__wrapped__)(call.method)
 
     def identify(self) -> None:
         """Stage 2, and what the caller claims. IdentifyError, InterceptError."""

@@ -64,13 +64,17 @@ class Put(msgspec.Struct, frozen=True):
 
 
 class Decided(msgspec.Struct, frozen=True):
-    """A question with its answer, to be recorded as `entry`: nothing is permitted before it is."""
+    """A question with its answer, to be recorded as `entry`: nothing is permitted before it is.
+
+    `until` (perf_counter): its `ttl_seconds` after the policy was asked, also where the answer was remembered.
+    """
 
     put: Put
     policy: PolicyRef
     decision: Decision
     prepared: Prepared
     entry: DecisionEntry
+    until: float
 
 
 class Case(Caller):
@@ -82,6 +86,8 @@ class Case(Caller):
     """Of the policy that decided last."""
     closed = False
     """The outcome is written, or being written."""
+    lasting = False
+    """A decision may cover more than one message each way, so that how long it lasts matters."""
     _refused: tuple[str, Code] | None = None
     _permitted = False
 
@@ -110,24 +116,24 @@ class Case(Caller):
 
         `wanted` says whom the message concerns and with which data, where the ledger has to know.
         """
-        parts, found, ttl, duties = self.parts, list[Decided](), inf, _NO_DUTIES
+        parts, found, until, duties = self.parts, list[Decided](), inf, _NO_DUTIES
         for subject in (self._identity or self.identity).subjects:
             group = None if parts.exposures is None else self._counted(subject, reached)
             if group is None:
                 put = self._put(subject, phase, counts, reached, classes)
             else:
                 exposure = await self._account(parts.exposures).ask(group, wanted(), answer=phase == "response")
-                put, ttl = self._put(subject, phase, counts, reached, classes, exposure), 0.0
+                put, until = self._put(subject, phase, counts, reached, classes, exposure), 0.0
             decided = self.known(put) or await self.answer(put)
             await parts.recorder.decision(decided.entry)
             refusal = self._recorded(decided)
             if refusal is not None:
                 return refusal
             found.append(decided)
-            ttl = min(ttl, decided.decision.ttl_seconds)
+            until = min(until, decided.until)
             duties = decided.prepared.duties if duties is _NO_DUTIES else duties.and_(decided.prepared.duties)
         self._permit(found)
-        return Cover(counts, reached, classes, found[0].put.context.time, perf_counter() + ttl, duties)
+        return Cover(counts, reached, classes, found[0].put.context.time, until, duties)
 
     def put(self, phase: Phase, counts: SubjectCounts, classes: Mapping[SubjectKey, SubjectClass]) -> Put | None:
         """The question that `decide` would begin with, for `answer` and `recorded`. StageError.
@@ -164,7 +170,10 @@ class Case(Caller):
         """What has been answered to an equal question before, where that may be used."""
         started = perf_counter()
         decision = self.parts.decisions.peek(put.data) if put.valid_for > 0 else None
-        return None if decision is None else self.answered(put, decision, put.policy, perf_counter() - started)
+        if decision is None:
+            return None
+        left = self.parts.decisions.left(put.data) if self.lasting else decision.ttl_seconds
+        return self.answered(put, decision, put.policy, perf_counter() - started, started + left)
 
     async def answer(self, put: Put) -> Decided:
         """Ask the policy. DecideError."""
@@ -176,9 +185,9 @@ class Case(Caller):
         except Superseded as newer:
             policy = await self._adopted(newer)
             decision = await decisions.decide(document, put.data, valid_for=put.valid_for)
-        return self.answered(put, decision, policy, perf_counter() - started)
+        return self.answered(put, decision, policy, perf_counter() - started, started + decision.ttl_seconds)
 
-    def answered(self, put: Put, decision: Decision, policy: PolicyRef, took: float) -> Decided:
+    def answered(self, put: Put, decision: Decision, policy: PolicyRef, took: float, until: float) -> Decided:
         """The question with this answer, of this policy, which took so many seconds. RecordError once the call has ended."""
         self.span.stage("decide")
         prepared = self.parts.preparations.of(decision, self.call.door)
@@ -186,7 +195,7 @@ class Case(Caller):
             self.parts.report(prepared.error)
         seen = [(kind, name, class_) for (kind, name), class_ in put.classes.items()]
         entry = self._entry(put.phase, put.data, prepared, seen, policy, put.index, took)
-        return Decided(put, policy, decision, prepared, entry)
+        return Decided(put, policy, decision, prepared, entry, until)
 
     def _recorded(self, decided: Decided) -> Final | None:
         """What the caller is told of a deny; None for a permit."""

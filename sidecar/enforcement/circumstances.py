@@ -82,7 +82,8 @@ class Claims:
         return ready
 
 
-MAX_KEPT = 4096
+MAX_KEPT, MAX_WORD = 4096, 128
+"""Combinations of words that are remembered, and characters of a word at most, whatever the configured patterns allow."""
 _Said = tuple[str | bytes | None, str | bytes | None, str | bytes | None, str | None]
 
 
@@ -131,7 +132,7 @@ class Circumstances:
         if known is not None:
             return known
         made = self._checked(found, person, operated_from, now, lifted)
-        if plain:
+        if plain and all(word is None or len(word) <= MAX_WORD for word in said):
             if len(self._kept) >= MAX_KEPT:
                 self._kept.clear()
             self._kept[said] = made

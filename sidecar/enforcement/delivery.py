@@ -9,7 +9,6 @@ from collections import deque
 from collections.abc import Callable
 from dataclasses import dataclass, field
 from datetime import datetime
-from pathlib import Path
 from typing import NamedTuple
 
 import grpc
@@ -18,16 +17,16 @@ from google.protobuf.message import DecodeError
 
 from sidecar.api.v1 import oversight_pb2 as wire
 from sidecar.enforcement.awaited import Awaited
+from sidecar.enforcement.history import KeptHistory
 from sidecar.enforcement.receipts import ReceiptError, ReceiptVerifier, SplitViewError
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import IntegrityError
 from sidecar.record import MAX_BATCH, batch_message
-from sidecar.spool.files import PosixFiles, keep_spare, replace_durably
 from sidecar.spool.log import Spool
 from sidecar.spool.reader import Chunk, SpoolReader
 
-Stream = grpc.aio.StreamStreamCall[bytes, wire.AppendResponse]
-"""Requests are encoded here: a batch's items come encoded from the spool."""
+Stream = grpc.aio.StreamStreamCall[bytes, bytes]
+"""Requests are encoded here: a batch's items come encoded from the spool. Answers are decoded here: gRPC hides failures."""
 
 BATCH_BYTES = 1 << 20
 """Where a batch ends even if it holds fewer records; a gRPC message is at most 4 MiB."""
@@ -42,9 +41,10 @@ OUTSTANDING = 1 << 16
 STALL = 30.0
 """Seconds without an answer to a batch after which the stream is given up."""
 _FIRST_RETRY, _LAST_RETRY, _REFUSED_RETRY = 0.1, 30.0, 60.0
-_NOTE_RESERVE = 8192
-_EARLY = 256
-"""Receipts kept that came before this stream sent their records: a store may answer an Open with them."""
+_EARLY, _MOST_EARLY = 256, 1 << 16
+"""Receipts kept that came before this stream sent their records, and bytes of each: a store may answer an Open with them."""
+_LONGEST_CODE, _MOST_CODES = 64, 32
+"""Of refusals, each a series of the metrics: a store does not choose how many there are."""
 _REGISTER = "Register this producer's key and certificate with the store"
 _APPEND = f"/{wire.DESCRIPTOR.services_by_name['Oversight'].full_name}/Append"
 _BATCH = wire.AppendRequest.DESCRIPTOR.fields_by_name["batch"].number
@@ -108,10 +108,11 @@ class Delivery:
         self._retry = _FIRST_RETRY
         self._flight: deque[_Sent] = deque()
         self._awaited = Awaited()
+        self._sent_to: dict[str, int] = {}
         self._draining = False
         self._early: deque[wire.Receipt] = deque(maxlen=_EARLY)
         self._moved = asyncio.Event()
-        self._kept = spool.shelf.folder / "checkpoint"
+        self._kept = KeptHistory(spool.shelf.folder)
         self._resume()
 
     async def run(self) -> None:
@@ -135,7 +136,7 @@ class Delivery:
                 self._say(str(error))
                 wait = _REFUSED_RETRY
             except OSError as error:
-                self._say(f"{self._kept}: {error.strerror}")
+                self._say(f"{self._spool.shelf.folder}: {error.strerror}")
             if wait is None:
                 wait = self._retry
                 self._retry = min(self._retry * 2, _LAST_RETRY)
@@ -154,22 +155,21 @@ class Delivery:
         return True
 
     def _resume(self) -> None:
+        note = self._kept.read()
         try:
-            note = self._kept.read_bytes()
-        except FileNotFoundError:
-            return
-        try:
-            self._receipts.resume(note)
+            if note is not None:
+                self._receipts.resume(note)
         except ReceiptError as error:
-            self._log.warning("delivery_checkpoint_unknown", file=str(self._kept), error=str(error))
+            self._log.warning("delivery_checkpoint_unknown", file=str(self._kept.checkpoint), error=str(error))
 
     async def _session(self) -> None:
         channel = self._channel()
         self._reader.rewind()
         self._flight.clear()
         self._awaited.clear()
+        self._sent_to.clear()
         self._early.clear()
-        stream: Stream = channel.stream_stream(_APPEND, response_deserializer=wire.AppendResponse.FromString)()
+        stream: Stream = channel.stream_stream(_APPEND)()
         tasks = [asyncio.create_task(self._receive(stream)), asyncio.create_task(self._send(stream))]
         try:
             done, _ = await asyncio.wait(tasks, return_when=asyncio.FIRST_COMPLETED)
@@ -194,6 +194,7 @@ class Delivery:
                 await self._write(stream, wire.AppendRequest(open=self._open(chunk)).SerializeToString())
             request = self._batch(chunk)
             self._awaited.add(chunk.epoch, chunk.first_seq, chunk.leaf_hashes)
+            self._sent_to[chunk.epoch] = chunk.first_seq + chunk.records
             self._flight.append(_Sent(chunk.epoch, chunk.first_seq, chunk.records))
             await self._write(stream, request)
             self.status.sent += chunk.records
@@ -202,9 +203,12 @@ class Delivery:
 
     async def _write(self, stream: Stream, request: bytes) -> None:
         try:
-            await stream.write(request)
+            async with asyncio.timeout(self._stall):
+                await stream.write(request)
         except asyncio.InvalidStateError:
             raise DeliveryError("the stream broke while sending") from None
+        except TimeoutError:
+            raise DeliveryError(f"the store read nothing for {self._stall} s") from None
 
     async def _room(self) -> None:
         """Wait until there may be one more batch. A store that answers nothing is given up."""
@@ -264,7 +268,11 @@ class Delivery:
         return _field(_BATCH, signed, chunk.items)
 
     async def _receive(self, stream: Stream) -> None:
-        async for response in stream:
+        async for answer in stream:
+            try:
+                response = wire.AppendResponse.FromString(answer)
+            except DecodeError:
+                raise DeliveryError("the store sent what is no answer") from None
             self.status.connected = True
             match response.WhichOneof("kind"):
                 case "accepted":
@@ -298,8 +306,9 @@ class Delivery:
 
     def _rejected(self, rejected: wire.Rejected) -> None:
         """Nothing is deleted, whatever the store says. What it will not take now is offered again on the next stream."""
-        code = rejected.code
-        self.status.rejected[code] = self.status.rejected.get(code, 0) + 1
+        code = rejected.code[:_LONGEST_CODE]
+        counted = code if code in self.status.rejected or len(self.status.rejected) < _MOST_CODES else "other"
+        self.status.rejected[counted] = self.status.rejected.get(counted, 0) + 1
         sent = self._flight.popleft() if self._flight else None
         what = f"records {sent.first_seq} to {sent.first_seq + sent.size - 1}" if sent else "this stream"
         text = f"the store refused {what}: {code}: {rejected.message}"
@@ -330,7 +339,8 @@ class Delivery:
             return
         leaves = self._awaited.of(span.epoch, span.first_seq, span.count)
         if leaves is None:
-            if not self._spool.shelf.retention.is_acknowledged(span.epoch, span.first_seq, span.count):
+            # What reaches back before this stream's first record proves nothing to us, not even once the rest was sent.
+            if span.first_seq + span.count > self._sent_to.get(span.epoch, 0) and receipt.ByteSize() <= _MOST_EARLY:
                 self._early.append(receipt)
             return
         try:
@@ -339,18 +349,15 @@ class Delivery:
             self._bad_receipt(str(error))
             return
         if larger:
-            await asyncio.to_thread(self._keep, receipt.checkpoint)
+            await self._kept.keep(receipt.checkpoint)
         if not self.status.alarm:
             self._acknowledge(span.epoch, span.first_seq, span.count)
-
-    def _keep(self, note: bytes) -> None:
-        replace_durably(PosixFiles(), self._kept, note)
-        keep_spare(PosixFiles(), self._kept, _NOTE_RESERVE)
 
     def _acknowledge(self, epoch: str, first_seq: int, count: int) -> None:
         self._spool.acknowledge(epoch, first_seq, count)
         self.status.acknowledged += count
         self._awaited.drop(epoch, first_seq, count)
+        self._moved.set()
 
     def _bad_receipt(self, why: str) -> None:
         self.status.bad_receipts += 1
@@ -359,12 +366,10 @@ class Delivery:
 
     def _raise_alarm(self, error: SplitViewError) -> None:
         """Two histories: keep the evidence and every segment from now on."""
-        if not self.status.alarm:
-            first, second = error.notes
-            evidence: Path = self._kept.with_name("split-view.txt")
-            replace_durably(PosixFiles(), evidence, first + b"\n" + second)
-            self._log.error("delivery_split_view", error=str(error), evidence=str(evidence))
-        self.status.alarm = str(error)
+        first, self.status.alarm = not self.status.alarm, str(error)
+        evidence = self._kept.show(error.notes)  # a disk that is full keeps no evidence, but silences no alarm
+        if first:
+            self._log.error("delivery_split_view", error=str(error), evidence=evidence)
         self.status.last_error = f"{error}. Nothing is deleted any more. Show both checkpoints to the reviewers"
 
     def _say(self, what: str) -> None:

@@ -5,6 +5,7 @@ the record may stay; then its fields are redacted, masked or kept. What belongs 
 """
 
 import dataclasses
+import weakref
 from collections.abc import Callable, Iterable
 from dataclasses import dataclass
 from enum import Enum, auto
@@ -40,7 +41,7 @@ class Step(NamedTuple):
     categories: tuple[str, ...] | None
 
 
-@dataclass(frozen=True, slots=True, kw_only=True, eq=False)
+@dataclass(frozen=True, slots=True, kw_only=True, eq=False, weakref_slot=True)
 class Orders:
     """What to do.
 
@@ -73,15 +74,23 @@ class Orders:
         """The steps, as messages are edited by that are read as bytes."""
         found = self._rules.get(wire)
         if found is None:
-            found = self._rules[wire] = Rules(
-                lambda number: [self._action(one) for one in self.steps(wire.plan(number))]
-            )
+            orders = weakref.ref(self)  # the collector sees no circle that goes through `Rules`
+
+            def ask(number: int) -> list[tuple[int, int]]:
+                asked = orders()
+                return [] if asked is None else asked.actions(wire.plan(number))
+
+            found = self._rules[wire] = Rules(ask)
         return found
 
     @property
     def dropped(self) -> int:
         """The classes whose records go, as bits by weight."""
         return sum([1 << weight(one) for one in self.drop]) if self.drop else 0
+
+    def actions(self, plan: Plan) -> list[tuple[int, int]]:
+        """The steps in the words of `Rules`."""
+        return [self._action(one) for one in self.steps(plan)]
 
     def _action(self, step: Step) -> tuple[int, int]:
         """What `Editor` does to a field that is not a map, and the category that it counts under."""

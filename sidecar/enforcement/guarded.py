@@ -60,6 +60,7 @@ class Guarded:
         self._named: dict[SubjectKey, SubjectClass] = {}
         """Whom the requests named: those whom an answer that names nobody is about."""
         self._covers: dict[Phase, Cover] = {}
+        """What is in force. Exchanged whole when it has to be found out anew: what was asked before then comes too late."""
         self._release = Release()
 
     @property
@@ -99,7 +100,8 @@ class Guarded:
         """Stages 1 to 3 for the call as a whole. None, or the recorded refusal."""
         try:
             self.case.identify()
-            self._method = self.case.describe()
+            method = self._method = self.case.describe()
+            self.case.lasting = not method.unary
             self.case.claim()
         except StageError as error:
             return await self.refuse(error)
@@ -132,12 +134,12 @@ class Guarded:
                 classified = settled(classified)
             counts, classes = classified.counts, classified.classes
             reached = None if classified.reached is None else decidable(classified, description)
-            wanted = self._asked(counts, reached, classes)
+            wanted, covers = self._asked(counts, reached, classes), self._covers
             if not self._covered("request", counts, reached, classes):
                 found = await case.decide("request", counts, reached, classes, wanted)
                 if isinstance(found, Final):
                     return found
-                self._covers["request"] = found
+                covers["request"] = found
                 self._heed("request", found)
             if len(self._named) <= _MOST_REMEMBERED:
                 self._named.update(classes)
@@ -157,12 +159,13 @@ class Guarded:
         counts = SubjectCounts(pending=True) if pending else SubjectCounts(unknown=1)
         try:
             self._still_known()
+            covers = self._covers
             found = await self.case.decide("request", counts, None, {}, self._asked(counts, None, {}))
         except StageError as error:
             return await self.refuse(error)
         if isinstance(found, Final):
             return found
-        self._covers["request"] = found
+        covers["request"] = found
         self._heed("request", found)
         return None
 
@@ -226,27 +229,28 @@ class Guarded:
             if self.description.impersonal(parsed):
                 return self.ordered  # an empty page, a count: nobody's data
             known = 0 < len(self._named) <= _MOST_REMEMBERED
-            classes = self._named if known else {}
+            classes = dict(self._named) if known else {}  # others may be named while this is decided
             counts = counted(classes, self.case.identity.own) if known else SubjectCounts(unknown=1)
         if reached is None and self._request_covers(counts, classes):
             self._classes.update(classes)
             return self.ordered
+        covers = self._covers
         if not self._covered("response", counts, reached, classes):
             found = await self.case.decide(
                 "response", counts, reached, classes, self._answered(parsed, classified)
             )  # fmt: skip
             if isinstance(found, Final):
                 return found
-            self._covers["response"] = found
+            covers["response"] = found
             self._heed("response", found)
             return self.ordered.and_(found.duties)
-        return self.ordered.and_(self._covers["response"].duties)
+        return self.ordered.and_(covers["response"].duties)
 
     def _request_covers(self, counts: SubjectCounts, classes: Classes) -> bool:
         """Whether the request's decision was about exactly those whom an answer concerns. A unary one lasts its call."""
         cover = self._covers.get("request")
-        if cover is None or cover.counts != counts or (not classes and counts.unknown):
-            return False
+        if cover is None or cover.counts != counts or (counts.unknown and nameless(counts, classes)):
+            return False  # whom nobody names may be anybody
         if (self._method or self.description).server_streaming and perf_counter() >= cover.until:
             return False
         return classes.items() <= cover.classes.items()
@@ -285,7 +289,7 @@ class Guarded:
         now = self._parts.clock()
         if now >= self.case.expires_at:
             self._identify_again()
-            self._covers.clear()
+            self._covers = {}
         return now
 
     def _identify_again(self) -> None:
@@ -299,15 +303,16 @@ class Guarded:
         self.span.begin()
         try:
             self._identify_again()
-            for phase, cover in tuple(self._covers.items()):
+            covers = self._covers = dict(self._covers)
+            for phase, cover in tuple(covers.items()):
                 counts, classes = reclassified(cover, self._parts.classifier.index, self._parts.clock())
                 asked = classes if phase == "request" else {}
                 wanted = self._asked(SubjectCounts(), cover.reached, asked)  # whoever is nameless has been reserved
                 found = await self.case.decide(phase, counts, cover.reached, classes, wanted)
                 if isinstance(found, Final):
                     return found
-                if self._covers.get(phase) is cover:  # otherwise a newer one has come while this one was recorded
-                    self._covers[phase] = found
+                if covers.get(phase) is cover:  # otherwise a newer one has come while this one was recorded
+                    covers[phase] = found
                 self._heed(phase, found)
         except StageError as error:
             return await self.refuse(error)

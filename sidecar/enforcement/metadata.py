@@ -34,6 +34,9 @@ _DROPPED = _HOP | _FORGED
 _CARRIED = re.compile("[ -~]*").fullmatch
 """What gRPC can carry as text: printable ASCII."""
 
+_LONGEST = 64
+"""Characters of a key that is remembered: anybody may send one of many thousand."""
+
 Pairs = Iterable[tuple[str, str | bytes]]
 
 
@@ -42,7 +45,7 @@ def from_caller(pairs: Pairs) -> Metadata:
     return tuple([
         (key, value if carried else "")
         for key, value in pairs
-        if _heard(key)
+        if (_heard if len(key) <= _LONGEST else _heard.__wrapped__)(key)
         and ((carried := isinstance(value, bytes) or _CARRIED(value) is not None) or key == _IDENTITY)
     ])  # fmt: skip
 

@@ -43,6 +43,8 @@ from sidecar.vocabulary import (
 
 __all__ = ["Duties", "Release", "admitted"]
 _MOST_ORDERS = 256
+_MOST_ROOM = 1 << 62
+"""No message has more records; a policy may say any number."""
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -200,7 +202,7 @@ def _read(
     if orders is None:
         found = reading.release(None, weights(seen, classes), weight(loose))
     else:
-        room = None if orders.limit is None else orders.limit - state.records
+        room = None if orders.limit is None else min(orders.limit - state.records, _MOST_ROOM)
         found = reading.release(
             orders.rules(parsed.source.wire), weights(seen, classes), weight(loose), orders.dropped, room
         )

@@ -32,6 +32,9 @@ class DecisionPoint(Protocol):
     def peek(self, canonical: bytes) -> Decision | None:
         """A decision already made for exactly these bytes that may still be used; None otherwise. Never waits."""
 
+    def left(self, canonical: bytes) -> float:
+        """Seconds for which what `peek` gives may still be used; 0 where it gives nothing."""
+
     async def decide(self, request: AccessRequest, canonical: bytes, *, valid_for: float) -> Decision:
         """Decide. `canonical` is the document's encoding; `valid_for` seconds until something in it expires."""
 

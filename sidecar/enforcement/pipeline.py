@@ -21,6 +21,8 @@ from sidecar.observability.calls import CallSpan
 
 _CLOCKS_DIFFER = 0.1
 """Seconds by which a caller's own timer may fire before the deadline as the wire rounds it (grpc-timeout)."""
+_FOREVER = 1e9
+"""Seconds. gRPC's clock ends in 2262, and a deadline after it has passed already; eight digits of hours reach further."""
 _REFLECTION = ("/grpc.reflection.v1.ServerReflection/", "/grpc.reflection.v1alpha.ServerReflection/")
 
 
@@ -158,7 +160,8 @@ class EnforcementPoint:
 
 
 def _remaining(call: Call) -> float | None:
-    return None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
+    left = None if call.deadline is None else max(0.0, call.deadline - time.monotonic())
+    return None if left is None or left > _FOREVER else left
 
 
 def given_up(call: Call, why: BaseException) -> Final:

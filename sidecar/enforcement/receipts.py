@@ -121,6 +121,7 @@ class ReceiptVerifier:
         origin, size = seen.checkpoint.origin, seen.checkpoint.size
         self._checked, self._latest = seen.note, seen
         self._roots[origin, size] = seen
+        self._roots.move_to_end((origin, size))  # forgotten, one that still comes would look like a tree that shrank
         if len(self._roots) > _REMEMBERED:
             self._roots.popitem(last=False)
         largest = self._largest.get(origin)

@@ -225,7 +225,11 @@ class SpoolRecorder:
         return "outcome", stamp(self._clock()), body.call_id, self._fitting(body), b"", False
 
     def _event(self, kind: RecordType, details: Details) -> Drafted:
-        return kind, stamp(self._clock()), None, self._fitting(EventBody(type=kind, details=details)), b"", False
+        try:
+            body = self._fitting(EventBody(type=kind, details=details))
+        except UnicodeEncodeError:  # the name of a file, say; what has happened is recorded all the same
+            body = self._fitting(EventBody(type=kind, details={key: _text(one) for key, one in details.items()}))
+        return kind, stamp(self._clock()), None, body, b"", False
 
     def _fitting(self, body: OutcomeBody | EventBody) -> bytes:
         try:
@@ -241,3 +245,14 @@ class SpoolRecorder:
     @staticmethod
     def _refusal(operator: str) -> RecordError:
         return RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE, operator=operator)
+
+
+def _text(value: str | int | bool | list[str] | None) -> str | int | bool | list[str] | None:
+    r"""The value, with `\udcXX` written out for what is no Unicode text."""
+    if isinstance(value, list):
+        return [_escaped(one) for one in value]
+    return _escaped(value) if isinstance(value, str) else value
+
+
+def _escaped(text: str) -> str:
+    return text.encode("utf-8", "backslashreplace").decode()

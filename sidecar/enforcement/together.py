@@ -88,7 +88,8 @@ async def withdraw(questions: Sequence[Question], final: Final) -> None:
     async def gone(question: Question) -> None:
         await question.inquiry.gone(final)
 
-    await side_by_side([partial(gone, one) for one in questions])
+    # All begin at once: whoever is cancelled a second time meanwhile has written each outcome, and waits for the disk only.
+    await asyncio.gather(*[gone(one) for one in questions])
 
 
 async def side_by_side(work: Sequence[Work]) -> None:
@@ -160,7 +161,7 @@ def _ready(
             continue
         try:
             if found.put is not one:
-                found = question.inquiry.case.answered(one, found.decision, found.policy, 0.0)
+                found = question.inquiry.case.answered(one, found.decision, found.policy, 0.0, found.until)
             ready.append((question, found))
         except Exception as error:  # noqa: BLE001 - as above
             rest.append(partial(_fail, question, error))

@@ -48,11 +48,11 @@ class Crew:
         spares.start(settings.workers)  # they import their program while the policy is tested here
         try:
             started = await asyncio.to_thread(policy_start.start, source, entry, log, clock())
+            await started.active.engine.close()  # it was tried with it: none of the supervisor's decides calls
+            group = GroupPolicy(started, settings.policy.max_age, log, resumable=entry.resumable)
         except BaseException:
             await spares.close()
             raise
-        await started.active.engine.close()  # it was tried with it: none of the supervisor's decides calls
-        group = GroupPolicy(started, settings.policy.max_age, log, resumable=entry.resumable)
         generation = Generation(settings, spares, group, log, number)
         await generation.start()
         told = Told(say=group.say, changed=unchanged, log=log, stats=stats)

@@ -104,9 +104,10 @@ class SpoolReader:
         until = done.start_of(after)
         found = _native.parcel(data, seq, after, _NEVER if until is None else until, limit, max_bytes)
         self._seq, self._offset = found.next_seq, begin + found.end
-        if found.stopped:
-            _explain(segment, data, found.end, begin, whole=found.next_seq < after)
         if not found.count:
+            # What stands before damage is sent first; without data there would be no end of reading on.
+            if found.stopped or not data:
+                _explain(segment, data, found.end, begin, whole=found.next_seq < after)
             return None
         self._next[segment.epoch] = found.next_seq
         return Chunk(

@@ -84,7 +84,19 @@ def recover(folder: Path, *, producer: str, slot: int) -> Recovered:
     if newest < state.newest or found.head is None:
         found.head = state.head
     found.unfinished = list(scan.unfinished())
+    _pass_over_copies(found.segments)
     return found
+
+
+def _pass_over_copies(segments: Sequence[Segment]) -> None:
+    """A segment whose records all stand in a later one again had been given up: that one alone has them in their order.
+
+    Given-up segments before it may be gone already; sent from here, its records would overtake those that stood there.
+    """
+    for index, one in enumerate(segments):
+        for later in segments[index + 1 :]:
+            if later.epoch == one.epoch and later.first_seq <= one.first_seq and one.next_seq <= later.next_seq:
+                one.next_seq = one.durable_seq = one.first_seq
 
 
 def _check_none_missing(folder: Path, state: State, paths: dict[int, Path]) -> None:

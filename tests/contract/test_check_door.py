@@ -75,6 +75,20 @@ async def test_a_bad_token_is_a_deny_of_the_person_not_of_the_connection(checks)
     assert (answer.decision, Code(answer.code)) == (pb.DECISION_DENY, Code.UNAUTHENTICATED)
 
 
+async def test_who_asks_in_a_long_batch_is_found_out_again_on_the_way(checks):
+    """Whoever is revoked while the first questions are answered is not served on what was known before."""
+    gone = IdentifyError("the token is revoked", reason="unidentified_person", code=Code.UNAUTHENTICATED)
+
+    def revoke(_entry):
+        checks.rig.identifier.error = gone
+
+    checks.rig.records.on_decision = revoke
+    answers = await checks.batch(*(entity(US).question for _ in range(70)))
+    told = [one.decision for one in answers]
+    assert told == [pb.DECISION_PERMIT] * 64 + [pb.DECISION_DENY] * 6
+    assert len(checks.decisions) == 70
+
+
 async def test_obligations_come_as_typed_messages_and_only_those_that_are_the_callers(checks):
     checks.rig.engine.rule = lambda _request: permit(
         {"id": "redact_fields", "categories": ["id_contact"], "fields": ["a.B.c"]},

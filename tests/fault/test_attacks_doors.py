@@ -223,7 +223,7 @@ def test_envoys_http_body_is_what_its_content_type_says(media, code):
     http.method, http.path, http.raw_body = "POST", "/v1/profiles", b'{"page_token": "&user_id=2&"}'
     if media:
         http.header_map.headers.add(key="content-type", raw_value=media.encode())
-    got: CheckResponse = asyncio.run(handler.check(asked.attributes, Peer(), None))
+    got = CheckResponse.FromString(asyncio.run(handler.check(asked.attributes, Peer(), None)))
     assert got.status.code == code
     assert len(rig.records.outcomes) == 1
 

@@ -4,6 +4,7 @@ import asyncio
 import dataclasses
 import itertools
 
+import msgspec
 import pytest
 from google.protobuf import any_pb2
 from pipeline_rig import GERMAN, SERVICE, US, Rig, Sink, answer, deny, get, permit, profile, several
@@ -245,7 +246,7 @@ async def test_an_upstream_s_error_tells_nothing_where_something_was_ordered(rig
 
 async def test_a_refused_answer_takes_headers_and_trailers_with_it(rig):
     told = Final(code=Code.OK, message=MAIL, trailing=(("x-trailer", MAIL),))
-    rig.upstream.reply = lambda _message: dataclasses.replace(
+    rig.upstream.reply = lambda _message: msgspec.structs.replace(
         answer(profile(US)), final=told, headers=(("x-mail", MAIL),)
     )
     rig.engine.rule = lambda request: deny("not_us_personnel") if request.resource.subjects.us else permit()

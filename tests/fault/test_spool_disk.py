@@ -11,8 +11,10 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spooling import FailingFiles, event, open_spool, sent, until
+from spooling import TIME, FailingFiles, entry, event, open_spool, sent, until
 
+from sidecar._native import RandomPool
+from sidecar.enforcement.bodies import decision_drafts
 from sidecar.errors import RecordError
 from sidecar.record import parse_leaf
 from sidecar.spool.log import Spool
@@ -304,3 +306,27 @@ asyncio.run(main())
         return spool.recovered.records
 
     assert asyncio.run(recovered()) == int(done.stdout)
+
+
+async def test_copies_that_an_open_call_kept_do_not_overtake_the_records_before_them(tmp_path: Path) -> None:
+    """Segments that were given up go, but not the one with a decision of an open call; its successor sends in order."""
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, commit_interval=60, segment_bytes=2000)
+    await committed(spool, 0)
+    for number in range(1, 12):
+        spool.append([event(str(number), size=200)])
+    spool.append(decision_drafts(entry("call"), "", b"", TIME, RandomPool()))
+    for number in range(13, 20):
+        spool.append([event(str(number), size=200)])
+    files.fail["sync"] = errno.EIO
+    with pytest.raises(RecordError):
+        await committed(spool, 20)
+    files.fail.clear()
+    await until(lambda: not spool._trouble)
+    await spool.close()
+    kept = list(list_segments(tmp_path / "0"))
+    assert kept != list(range(1, kept[-1] + 1)), "some that were given up are gone"
+    assert len(kept) == 3, "the first, the one with the decision, and all of it again"
+    again = open_spool(tmp_path)
+    assert seqs(again) == list(range(21))
+    await again.close()

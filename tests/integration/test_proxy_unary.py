@@ -48,7 +48,9 @@ async def test_the_enforcement_point_sees_method_metadata_peer_and_deadline():
         assert call.peer.address.startswith("127.0.0.1:")
         assert call.door.name == "proxy"
         _, seen, remaining = it.service.seen[0]
-        assert 30 < remaining <= 90.5  # gRPC rounds a timeout up on the wire, by as much as a tenth of a second below 100
+        assert (
+            30 < remaining <= 90.5
+        )  # gRPC rounds a timeout up on the wire, by as much as a tenth of a second below 100
         assert ("authorization", "Bearer t") in seen
         assert ("x-app-bin", b"\x00\xff,") in seen
         assert not [key for key, _ in seen if key in ("x-customhouse-person", "x-forwarded-client-cert")]

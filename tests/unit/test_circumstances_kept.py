@@ -96,3 +96,10 @@ def test_no_more_claims_are_kept_than_the_bound() -> None:
     for number in range(circumstances.MAX_KEPT + 10):
         ask((TICKET, f"SUP-{number}"))
     assert len(ask.read._kept) <= circumstances.MAX_KEPT
+
+
+def test_long_words_are_read_each_time_and_not_kept() -> None:
+    ask = Reader()
+    said = (TICKET, "SUP-" + "1" * circumstances.MAX_WORD)
+    assert ask(said) is not ask(said)
+    assert not ask.read._kept

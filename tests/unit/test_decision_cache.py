@@ -254,3 +254,15 @@ def test_failures_are_not_remembered(clock):
             ask(cached)
     assert inner.asked == 2
     assert len(cached.cache) == 0
+
+
+def test_what_is_left_of_a_decision_s_life_is_told_while_it_is_answered() -> None:
+    clock = Clock()
+    cache = DecisionCache(clock=clock)
+    assert cache.left(b"q", REVISIONS) == 0.0
+    cache.put(b"q", REVISIONS, decision(30), cache.ticket(), valid_for=20.0)
+    clock.now += 5
+    assert cache.left(b"q", REVISIONS) == 15.0
+    assert cache.left(b"q", ("policy-2", *REVISIONS[1:])) == 0.0
+    clock.now += 15
+    assert (cache.get(b"q", REVISIONS), cache.left(b"q", REVISIONS)) == (None, 0.0)

@@ -168,6 +168,37 @@ def test_what_loads_fits_a_stack_of_two_mebibytes_by_plan(source: str) -> None:
     assert answers in ([True], [1])
 
 
+# -- names across files and packages --------------------------------------------------------------------------------------
+
+
+def test_imports_mean_the_same_to_both() -> None:
+    other = 'package u\n\no := {"k": false}\n\ns contains "a"\n\nf(x) := [x]\n'
+    source = "import data.u.o\n\nimport data.u.s as z\n\nimport data.u.f as g\n\nimport data.base.x.y as w\n\np := [o.k, z.a, g(w), o[input.k]]"
+    for interpreted in (False, True):
+        engine = _native.Engine(
+            [("u.rego", other), ("t.rego", f"package t\n\n{source}\n")], b'{"base": {"x": {"y": 3}}}', "data.t.p", 5.0,
+            interpreted=interpreted,
+        )  # fmt: skip
+        assert answer(engine, b'{"k": "k"}') == [False, "a", [3], False]
+
+
+@pytest.mark.parametrize(
+    ("code", "second"),
+    [
+        ("import_twice", "import data.base.b as q\n\np := [q, r]"),  # the interpreter takes one import for the other
+        ("shadows_import", 'q := {"x": 9}\n\np := r'),  # OPA finds the import first, the rule is found first here
+    ],
+)
+def test_one_name_in_two_files_of_a_package_is_one_thing(code: str, second: str) -> None:
+    first = "package t\n\nimport data.base.a as q\n\nr := q.x\n"
+    with pytest.raises(_native.LoadError) as caught:
+        _native.Engine(
+            [("a.rego", first), ("b.rego", f"package t\n\n{second}\n")],
+            b'{"base": {"a": {"x": 1}, "b": {"x": 2}}}', "data.t.p", 5.0,
+        )  # fmt: skip
+    assert [(one["code"], one["file"]) for one in caught.value.problems] == [(code, "b.rego")]
+
+
 # -- what is read of a document -----------------------------------------------------------------------------------------
 
 READS = """p := {

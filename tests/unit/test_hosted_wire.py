@@ -3,6 +3,7 @@
 import base64
 import datetime as dt
 import hashlib
+import sys
 from urllib.parse import quote
 
 import pytest
@@ -76,6 +77,18 @@ def test_headers_read_one_by_one_and_remembered_are_what_they_are_read_together(
     for _ in range(2):
         assert wire.of_caller(sent) == from_caller(wire.pairs(items))
         assert wire.of_upstream(items) == from_upstream(wire.pairs(items))
+
+
+def test_no_value_is_remembered() -> None:
+    """A cookie or an id in memory would outlive the call that brought it."""
+    words = [f"word-{number}" for number in range(3)]
+    values = [word.encode() for word in words]
+    names = [b"cookie", b"proxy-authorization", b"x-customhouse-ticket"]
+    before = [sys.getrefcount(one) for one in (*values, *words)]
+    for _ in range(2):
+        wire.of_caller(list(zip(names, values, strict=True)))
+        wire.of_upstream([(name.decode(), word) for name, word in zip(names, words, strict=True)])
+    assert [sys.getrefcount(one) for one in (*values, *words)] == before
 
 
 def test_a_refusal_is_a_status_with_its_details() -> None:

@@ -4,7 +4,11 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sidecar.enforcement.metadata import DETAILS, INPUTS, from_caller, from_upstream
+from sidecar.enforcement.call import Call, Peer
+from sidecar.enforcement.caller import Caller, _named
+from sidecar.enforcement.declarations import PROXY
+from sidecar.enforcement.metadata import DETAILS, INPUTS, _heard, from_caller, from_upstream
+from sidecar.vocabulary import Action
 
 pytestmark = pytest.mark.unit
 
@@ -57,3 +61,13 @@ def test_nothing_in_the_sidecars_name_or_grpcs_ever_passes_by_accident(parts):
     pairs = [(prefix + rest, value) for prefix, rest, value in parts]
     assert [key for key, _ in from_caller(pairs) if key not in INPUTS] == []
     assert [key for key, _ in from_upstream(pairs) if key != DETAILS] == []
+
+
+def test_keys_and_methods_that_only_an_attacker_has_are_not_kept() -> None:
+    before = _heard.cache_info().currsize, _named.cache_info().currsize
+    key, path = "x-" + "k" * 5000, "/s/" + "M" * 5000
+    assert from_caller([(key, "v")]) == ((key, "v"),)
+    assert from_caller([(f"x-customhouse-{key}", "v")]) == ()
+    call = Call(method=path, metadata=(), peer=Peer(), door=PROXY)
+    assert Caller(None, call, None, "c").action == Action(service="s", method="M" * 5000)
+    assert (_heard.cache_info().currsize, _named.cache_info().currsize) == before

@@ -348,3 +348,10 @@ def test_kinds_of_methods(rig):
     assert (kind(prefix + "GetProfile"), kind(prefix + "Sync"), kind(prefix + "Nope")) == ("unary", "stream", None)
     assert kind("/grpc.health.v1.Health/Check") == "stream"
     assert NOW
+
+
+async def test_a_deadline_beyond_grpc_s_clock_is_none(rig):
+    """Ninety-nine million hours, as a caller may write them, would have passed already."""
+    for left, told in ((3.6e11, None), (float("inf"), None), (3600.0, 3600.0)):
+        await rig.point.unary(rig.call(deadline=time.monotonic() + left), get(US))
+        assert rig.upstream.seen[-1][2] == (None if told is None else pytest.approx(told, abs=60))

@@ -325,6 +325,17 @@ async def test_a_torn_tail_is_reported_in_the_open_record(tmp_path: Path) -> Non
     await second.close()
 
 
+async def test_an_event_with_what_is_no_text_is_recorded_all_the_same(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    source = os.fsdecode(b"/policies/caf\xe9.tar.gz")
+    details = {"source": source, "files": ["a", source], "count": 1}
+    await recorder(spool).event("policy_activated", details)  # type: ignore[arg-type]
+    (item,) = await records(spool)
+    written = "/policies/caf\\udce9.tar.gz"
+    assert json.loads(item.body)["details"] == {"source": written, "files": ["a", written], "count": 1}
+    await spool.close()
+
+
 async def test_heartbeats_are_written(tmp_path: Path) -> None:
     spool = open_spool(tmp_path)
     point = SpoolRecorder(spool, FixedKeys(), clock=Clock().unix, heartbeat=0.02)

@@ -15,7 +15,7 @@ from sidecar.attributes import entities
 from sidecar.enforcement.call import Call, Final, Peer
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
 from sidecar.enforcement.inquiry import Permit
-from sidecar.enforcement.together import AT_ONCE, Party, Question, side_by_side
+from sidecar.enforcement.together import AT_ONCE, Party, Question, side_by_side, withdraw
 from sidecar.errors import Code, DecideError, IdentifyError
 
 pytestmark = pytest.mark.unit
@@ -259,3 +259,23 @@ async def test_side_by_side_ends_with_nothing_under_way():
     with pytest.raises(asyncio.CancelledError):
         await running
     assert sorted(begun) == sorted(ended) == list(range(AT_ONCE))
+
+
+async def test_whoever_is_withdrawn_has_an_outcome_although_the_withdrawing_is_cancelled_too():
+    rig, disk = Rig(), asyncio.Event()
+    several = [asked(rig) for _ in range(3 * AT_ONCE)]
+    await rig.point.ask_together(several, Party())
+    write = rig.records.outcome
+
+    async def slow(body, level):
+        await write(body, level)
+        await disk.wait()
+
+    rig.records.outcome = slow
+    withdrawing = asyncio.create_task(withdraw(several, Final(code=Code.CANCELLED)))
+    for _ in range(3):
+        await asyncio.sleep(0)
+    withdrawing.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await withdrawing
+    assert len(rig.records.outcomes) == 3 * AT_ONCE

@@ -1,5 +1,7 @@
 //! Terms: what each may be, and where the engines differ on it.
 
+use std::collections::BTreeSet;
+
 use regorus::unstable::{ArithOp, BinOp, BoolOp, Expr, ExprRef, Span};
 
 use super::{certain, Checker};
@@ -43,7 +45,10 @@ impl Checker<'_> {
             Expr::Var { .. } | Expr::RefDot { .. } | Expr::RefBrack { .. } => self.reference(expr),
             Expr::Array { items, .. } => self.members(items.iter()),
             Expr::Set { items, .. } => Abs { sets: true, ..self.members(items.iter()) },
-            Expr::Object { fields, .. } => self.members(fields.iter().flat_map(|(_, k, v)| [k, v])),
+            Expr::Object { fields, .. } => {
+                self.keys(fields.iter().map(|(_, key, _)| key));
+                self.members(fields.iter().flat_map(|(_, k, v)| [k, v]))
+            }
             Expr::ArrayCompr { term, query, .. } => self.nested(query, &[term]),
             Expr::SetCompr { term, query, .. } => Abs { sets: true, ..self.nested(query, &[term]) },
             Expr::ObjectCompr { key, value, query, .. } => self.nested(query, &[key, value]),
@@ -83,6 +88,26 @@ impl Checker<'_> {
             abs = abs.join(&self.term(item).held());
         }
         abs
+    }
+
+    /// OPA sorts the fields of an object before it fills them in, and drops one of two that were written with one key.
+    fn keys<'e>(&mut self, written: impl ExactSizeIterator<Item = &'e ExprRef>) {
+        let several = written.len() > 1;
+        let mut known = BTreeSet::new();
+        for key in written {
+            let different = match key.as_ref() {
+                Expr::String { value, .. }
+                | Expr::RawString { value, .. }
+                | Expr::Number { value, .. }
+                | Expr::Bool { value, .. }
+                | Expr::Null { value, .. } => known.insert(value.clone()),
+                _ => !several,
+            };
+            if !different {
+                let message = "where two keys are equal, OPA keeps another field: in an object of several, the keys are different literals: use object.union for others";
+                self.refuse(key.span(), "object_keys", message);
+            }
+        }
     }
 
     fn arithmetic(&mut self, span: &Span, op: &ArithOp, lhs: &ExprRef, rhs: &ExprRef) -> Abs {

@@ -286,7 +286,8 @@ fn masked(text: &str) -> String {
         return "*".repeat(length);
     }
     let hidden = length - SHOWN;
-    "*".repeat(hidden).chars().chain(text.chars().skip(hidden)).collect()
+    let shown = text.char_indices().nth(hidden).map_or("", |(at, _)| &text[at..]);
+    "*".repeat(hidden) + shown
 }
 
 fn add(counts: &mut [u32; WORDS], mut mask: u64) {
