@@ -54,11 +54,8 @@ def run_sidecar(
     ] = None,
 ) -> None:
     """Run the sidecar until it is told to stop. With several workers, SIGHUP reads the settings again."""
-    from sidecar.enforcement.transport import choose_polling
-    from sidecar.settings.loader import environment, load
+    from sidecar.settings.loader import load
     from sidecar.settings.sidecar import SidecarSettings
-
-    choose_polling(environment())  # before gRPC is imported; the processes that this one starts have it from here
 
     def read() -> SidecarSettings:
         found = load(config, SidecarSettings)

@@ -1,6 +1,5 @@
 """What both sides of the gRPC door share: limits, channel arguments, and where the operator is told."""
 
-from collections.abc import MutableMapping
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -20,10 +19,6 @@ WINDOW = 64 << 10
 reader who does not read would hold them here, once for each of its streams."""
 RECONNECT_FIRST_MS = 100
 RECONNECT_MOST_MS = 1_000
-
-SWITCHES = "GRPC_EXPERIMENTS"
-ENGINE = ("event_engine_client", "event_engine_listener", "event_engine_for_all_other_endpoints")
-"""Switches of gRPC core (src/core/lib/experiments): whether its own threads, the event engine, read and write sockets."""
 
 
 class OperatorLog(Protocol):
@@ -96,14 +91,3 @@ class Limits:
             ("grpc.keepalive_time_ms", UPSTREAM_KEEPALIVE_MS),
             ("grpc.keepalive_timeout_ms", KEEPALIVE_TIMEOUT_MS),
         )
-
-
-def choose_polling(environment: MutableMapping[str, str]) -> None:
-    """Have gRPC core read sockets in the one thread in which grpc.aio awaits its events, not in an engine's threads.
-
-    Every message then passes one thread less, which is a fifth of what a forwarded call costs (ADR 0034). `environment`
-    is the process's own, before gRPC is imported in it; a switch that the operator has named there stays as it is.
-    """
-    named = [one for one in environment.get(SWITCHES, "").split(",") if one]
-    known = {one.removeprefix("-") for one in named}
-    environment[SWITCHES] = ",".join([*named, *(f"-{one}" for one in ENGINE if one not in known)])

@@ -41,7 +41,7 @@ def test_a_policy_that_differs_in_one_rule_is_found(needs: Needs):
     """The comparison itself: the embedded engine is given another policy than OPA."""
     bundle = load_folder(policy_parity.POLICIES)
     changed = tuple(
-        (name, source.replace("sidecar.personnel.status", "sidecar.personnel.vetting"))
+        (name, source.replace("sidecar.personnel.status", "sidecar.personnel.standing"))
         for name, source in bundle.modules
     )
     assert changed != bundle.modules
