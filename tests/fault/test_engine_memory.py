@@ -259,6 +259,6 @@ def test_random_bombs_end_in_an_answer_or_a_refusal_and_leave_the_engine_whole(s
     found = json.loads(ran.stdout)
     assert set(found["said"]) <= {"answer", "MemoryExceeded", "DeadlineExceeded"}, found
     assert found["said"].get("MemoryExceeded", 0) >= 5, found
-    # Twice the slack: of sixty bombs in one process, the allocator keeps more than of one.
-    assert 0 <= found["grown"] <= BUDGET + 2 * SLACK, found
+    # Three times the slack: of sixty bombs in one process, the allocator keeps more than of one.
+    assert 0 <= found["grown"] <= BUDGET + 3 * SLACK, found
     print(found)
