@@ -113,7 +113,9 @@ async def test_what_is_no_good_answer_is_a_refusal_in_time_asked_once(opa: FakeO
         await decide(engine)
     assert time.monotonic() - began < 9
     assert caught.value.reason == "policy_error"
-    assert caught.value.message == "the policy gave no decision" or name.startswith(("result", "a fraction", "an un", "not UTF-8"))
+    assert caught.value.message == "the policy gave no decision" or name.startswith(
+        ("result", "a fraction", "an un", "not UTF-8")
+    )
     assert len(caught.value.operator) < 1000
     await asyncio.sleep(0.05)
     assert len(opa.asked) == 1
