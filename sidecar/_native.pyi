@@ -1,4 +1,5 @@
-# The compiled part of the embedded engine (`native/`, Rust): regorus behind a loader that keeps it equal to OPA.
+# The compiled parts (`native/`, Rust): the embedded engine behind a loader that keeps it equal to OPA (ADR 2, 33), the bytes
+# of records (31) and of batches for the store (34), and messages read and edited as bytes (36).
 # What each name promises stands in its documentation string, which `help()` shows.
 
 from collections.abc import Callable, Sequence

@@ -19,7 +19,7 @@ from typing import Literal, NewType
 
 import msgspec
 
-from sidecar.vocabulary import Level, Phase, Reason, SubjectClass
+from sidecar.vocabulary import Level, Phase, SubjectClass
 
 Digest = NewType("Digest", bytes)
 SALT_SIZE = 32
@@ -93,16 +93,6 @@ class ObligationMet(_Json, frozen=True, kw_only=True):
 
     id: str
     met: bool
-
-
-class DecisionEffect(_Json, frozen=True, kw_only=True):
-    """The decision document as recorded."""
-
-    effect: Literal["permit", "deny"]
-    reasons: tuple[Reason, ...]
-    obligations: tuple[dict[str, object], ...] = ()
-    advice: tuple[str, ...] = ()
-    ttl_seconds: int = 0
 
 
 class DecisionBody(_Json, frozen=True, kw_only=True):

@@ -28,6 +28,19 @@ types:
   banner: {{service: {SERVICE}, personal: false, subject: none}}
 """
 USER = "user_id"
+TYPES = entities.Entities(
+    entities.parse(
+        f"""
+types:
+  profile: {{service: {SERVICE}, message: sidecar.demo.profiles.v1.Profile, subject: person}}
+  ticket: {{service: desk.Tickets, categories: [id_contact], subject: person}}
+  banner: {{service: desk.Tickets, personal: false, subject: none}}
+""",
+        "r.yaml",
+    ),
+    describer(),
+)
+"""Entity types for questions that no door has read."""
 
 
 class Log:

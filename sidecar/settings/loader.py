@@ -141,5 +141,5 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
 
 
 def environment() -> MutableMapping[str, str]:
-    """The process's environment, for the standard `OTEL_*` variables and those of gRPC."""
+    """The process's own environment: the standard `OTEL_*` variables, and what a supervisor hands to those it starts."""
     return os.environ  # noqa: TID251 - the one home of the environment

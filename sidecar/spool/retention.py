@@ -61,11 +61,6 @@ class Retention:
         """Note that these records are in a published checkpoint; return how many were not noted before."""
         return self.acknowledged.setdefault(epoch, Ranges()).add(first, count)
 
-    def is_acknowledged(self, epoch: str, first: int, count: int = 1) -> bool:
-        """Whether these records are in a published checkpoint."""
-        ranges = self.acknowledged.get(epoch)
-        return ranges is not None and ranges.covers(first, first + count)
-
     def missing(self, epoch: str, first: int) -> int:
         """The first record at or after `first` that is in no published checkpoint."""
         ranges = self.acknowledged.get(epoch)

@@ -9,14 +9,13 @@ from typing import Any, cast
 
 import grpc
 import pytest
-from delivery_parts import LOG_KEY, ORIGIN, SIGNER, TRUST, Store, begin
+from delivery_parts import ORIGIN, SIGNER, TRUST, Store, begin
 from spooling import FailingFiles, until
 
 from sidecar.api.v1 import oversight_pb2 as wire
 from sidecar.enforcement.delivery import DeliveryError, Stream
 from sidecar.enforcement.history import KeptHistory
 from sidecar.enforcement.receipts import ReceiptVerifier
-from sidecar.record import promise_message
 from sidecar.spool.segment import list_segments
 from sidecar.tlog.checkpoint import Checkpoint, sign_checkpoint
 from sidecar.tlog.merkle import Digest, range_proof
@@ -82,26 +81,13 @@ async def test_an_alarm_is_raised_and_lasts_although_its_evidence_cannot_be_kept
 class Reminding(Store):
     """On `Open` it gives the receipt for all that it has of the epoch, from the first record on."""
 
-    async def Append(  # noqa: N802
-        self, requests: AsyncIterator[wire.AppendRequest], context: grpc.aio.ServicerContext
-    ) -> AsyncIterator[wire.AppendResponse]:
-        async for request in requests:
-            if request.WhichOneof("kind") == "open":
-                self.opens.append(request.open)
-                count = sum(epoch == request.open.epoch for epoch, _ in self.places)
-                if count:
-                    span = wire.Range(epoch=request.open.epoch, slot=0, first_seq=0, count=count, first_index=0)
-                    proof = range_proof(0, count, len(self.tree.leaves), self.tree.node)
-                    yield wire.AppendResponse(
-                        receipt=wire.Receipt(range=span, checkpoint=self.tree.note(), proof=proof)
-                    )
-                continue
-            span = self._take(request.batch)
-            promise = wire.Promise(ranges=[span], origin=ORIGIN).SerializeToString()
-            signature = LOG_KEY.sign(promise_message(promise))
-            yield wire.AppendResponse(accepted=wire.Accepted(ranges=[span], promise=promise, signature=signature))
-            if self.receipts:
-                yield wire.AppendResponse(receipt=self._receipt(span))
+    def _reminders(self, epoch: str) -> list[wire.Receipt]:
+        count = sum(one == epoch for one, _ in self.places)
+        if not count:
+            return []
+        span = wire.Range(epoch=epoch, slot=0, first_seq=0, count=count, first_index=0)
+        proof = range_proof(0, count, len(self.tree.leaves), self.tree.node)
+        return [wire.Receipt(range=span, checkpoint=self.tree.note(), proof=proof)]
 
 
 async def test_a_receipt_that_no_batch_of_the_stream_can_match_is_not_looked_at_for_ever(tmp_path: Path) -> None:

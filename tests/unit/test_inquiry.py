@@ -3,11 +3,10 @@
 import dataclasses
 
 import pytest
-from check_parts import CONSOLE
+from check_parts import CONSOLE, TYPES
 from exposure_rig import Counted
-from pipeline_rig import GERMAN, NOBODY_KNOWS, NOW, SERVICE, US, Rig, deny, describer, get, permit, personnel, profile
+from pipeline_rig import GERMAN, NOBODY_KNOWS, NOW, SERVICE, US, Rig, deny, get, permit, personnel, profile
 
-from sidecar.attributes import entities
 from sidecar.enforcement.call import OK, Call, Final, Peer
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
 from sidecar.enforcement.inquiry import Permit
@@ -18,18 +17,6 @@ from sidecar.record import MessageCounts
 from sidecar.vocabulary import SecurityRequirements
 
 pytestmark = pytest.mark.unit
-TYPES = entities.Entities(
-    entities.parse(
-        f"""
-types:
-  profile: {{service: {SERVICE}, message: sidecar.demo.profiles.v1.Profile, subject: person}}
-  ticket: {{service: desk.Tickets, categories: [id_contact], subject: person}}
-  banner: {{service: desk.Tickets, personal: false, subject: none}}
-""",
-        "r.yaml",
-    ),
-    describer(),
-)
 PROFILE, TICKET, BANNER = TYPES.of("profile", "read"), TYPES.of("ticket", "read"), TYPES.of("banner", "read")
 SAID = Confirmation(status="OK", messages=MessageCounts(in_=1, out=1))
 GONE = Final(code=Code.CANCELLED, message="the caller has gone")

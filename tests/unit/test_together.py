@@ -5,13 +5,12 @@ from collections import Counter
 
 import msgspec
 import pytest
-from check_parts import CONSOLE
+from check_parts import CONSOLE, TYPES
 from exposure_rig import Counted
 from hypothesis import given, settings
 from hypothesis import strategies as st
-from pipeline_rig import GERMAN, NOBODY_KNOWS, SERVICE, US, Rig, deny, describer, permit, personnel
+from pipeline_rig import GERMAN, NOBODY_KNOWS, US, Rig, deny, permit, personnel
 
-from sidecar.attributes import entities
 from sidecar.enforcement.call import Call, Final, Peer
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
 from sidecar.enforcement.inquiry import Permit
@@ -19,18 +18,6 @@ from sidecar.enforcement.together import AT_ONCE, Party, Question, side_by_side,
 from sidecar.errors import Code, DecideError, IdentifyError
 
 pytestmark = pytest.mark.unit
-TYPES = entities.Entities(
-    entities.parse(
-        f"""
-types:
-  profile: {{service: {SERVICE}, message: sidecar.demo.profiles.v1.Profile, subject: person}}
-  ticket: {{service: desk.Tickets, categories: [id_contact], subject: person}}
-  banner: {{service: desk.Tickets, personal: false, subject: none}}
-""",
-        "r.yaml",
-    ),
-    describer(),
-)
 REDACT = {"id": "redact_fields", "categories": ["id_contact"], "fields": []}
 DROP = {"id": "drop_records", "subjects": "unknown"}
 RECHECK = {"id": "recheck_seconds", "seconds": 5}
