@@ -15,6 +15,7 @@ from rich.progress import Progress
 
 from sidecar.attributes.countries import ASSIGNED, country_class
 from sidecar.errors import ConfigurationError
+from sidecar.json_names import DoubledNameError, once
 
 LINE_LIMIT = 1 << 20
 """Longer lines are not rows."""
@@ -112,17 +113,11 @@ def person_id(value: str) -> str:
 def unique_keys(line: bytes) -> None:
     """RowError when an object names a key twice: which one counts would depend on the reader (RFC 8259, 4)."""
     try:
-        json.loads(line, object_pairs_hook=_pairs)
+        json.loads(line, object_pairs_hook=once)
+    except DoubledNameError as error:
+        raise RowError(f"key {error.name!r} is there twice", "Keep one.") from None
     except (ValueError, RecursionError) as error:
-        raise error if isinstance(error, RowError) else RowError(f"not JSON: {error}", "Mend the line.") from None
-
-
-def _pairs(pairs: list[tuple[str, object]]) -> None:
-    seen: set[str] = set()
-    for key, _ in pairs:
-        if key in seen:
-            raise RowError(f"key {key!r} is there twice", "Keep one.")
-        seen.add(key)
+        raise RowError(f"not JSON: {error}", "Mend the line.") from None
 
 
 def json_lines(path: Path, progress: Progress, bad: BadRows) -> Iterator[tuple[int, bytes]]:

@@ -23,6 +23,7 @@ from google.protobuf.message import Message
 from sidecar.attributes.entities import Route
 from sidecar.attributes.resource import Describer, MethodDescription
 from sidecar.errors import Code, ConfigurationError, InterceptError, StageError
+from sidecar.json_names import DoubledNameError, once
 
 _HTTP = re.compile(r"(GET|PUT|POST|PATCH|DELETE) (/\S*)")
 _VARIABLE = re.compile(r"\{([a-z_][a-z0-9_]*(?:\.[a-z_][a-z0-9_]*)*)\}")
@@ -277,14 +278,10 @@ def _scalar(field: FieldDescriptor, value: str) -> Json:
 
 
 def _object(data: bytes, what: str) -> dict[str, Json]:
-    def once(pairs: list[tuple[str, Json]]) -> dict[str, Json]:
-        found = dict(pairs)
-        if len(found) != len(pairs):
-            raise _bad(f"{what} holds a key twice")
-        return found
-
     try:
         loaded = json.loads(data.decode("utf-8"), object_pairs_hook=once)
+    except DoubledNameError:
+        raise _bad(f"{what} holds a key twice") from None
     except (ValueError, RecursionError):
         loaded = None
     if not isinstance(loaded, dict):

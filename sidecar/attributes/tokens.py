@@ -33,6 +33,7 @@ from sidecar.attributes.claims import MAX_LEEWAY, Claims, Issuer, TokenError, re
 from sidecar.attributes.jwks import KEY_TYPES, MAX_KID, BoundKey, KeyRing, RingStatus
 from sidecar.attributes.revoked import Mark, Revocations, marks_of
 from sidecar.errors import ConfigurationError, IdentifyError
+from sidecar.json_names import once
 from sidecar.vocabulary import ReasonCode
 
 MAX_TOKEN = 8 * 1024
@@ -224,7 +225,7 @@ def _object(segment: str, part: str) -> dict[str, object]:
     data = urlsafe_b64decode(segment + "=" * (-len(segment) % 4))
     try:
         msgspec.json.decode(data)  # strict where json is not: encoding, surrogates, NaN, numbers out of range
-        document = json.loads(data.decode(), object_pairs_hook=_once)
+        document = json.loads(data.decode(), object_pairs_hook=once)
     except (ValueError, RecursionError):  # msgspec.DecodeError, UnicodeDecodeError and TokenError are ValueErrors
         raise TokenError(f"the token's {part} is not strict JSON") from None
     if not isinstance(document, dict) or not _shallow(document, MAX_DEPTH):
@@ -236,13 +237,6 @@ def _shallow(value: object, levels: int) -> bool:
     # A bound of our own: how deep the parsers can go depends on the stack they are called from.
     inner = value.values() if isinstance(value, dict) else value if isinstance(value, list) else ()
     return not inner or (levels > 0 and all(_shallow(one, levels - 1) for one in inner))
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise TokenError("a name stands twice")
-    return found
 
 
 def _refuse(why: str, *, reason: ReasonCode = ReasonCode.UNIDENTIFIED_PERSON) -> NoReturn:

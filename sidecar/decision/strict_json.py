@@ -6,6 +6,7 @@ from typing import Final, NoReturn
 import msgspec
 
 from sidecar.errors import ConfigurationError
+from sidecar.json_names import DoubledNameError, once
 
 Json = None | bool | int | str | list["Json"] | dict[str, "Json"]
 JsonObject = dict[str, Json]
@@ -16,14 +17,6 @@ _LOWEST, _HIGHEST = -(1 << 63), (1 << 63) - 1
 def parse_object(where: str, content: bytes) -> JsonObject:
     """The JSON object in `content`. Raises ConfigurationError naming `where` and the finding."""
     text = decoded(where, content)
-
-    def pairs(items: list[tuple[str, Json]]) -> JsonObject:
-        found: JsonObject = {}
-        for key, value in items:
-            if key in found:
-                raise ConfigurationError("a key stands twice in one object", where=where, value=key, fix="Keep one")
-            found[key] = value
-        return found
 
     def fraction(text: str) -> NoReturn:
         raise ConfigurationError(
@@ -38,8 +31,12 @@ def parse_object(where: str, content: bytes) -> JsonObject:
 
     try:
         parsed: Json = json.loads(
-            text, object_pairs_hook=pairs, parse_float=fraction, parse_constant=fraction, parse_int=integer
+            text, object_pairs_hook=once, parse_float=fraction, parse_constant=fraction, parse_int=integer
         )
+    except DoubledNameError as error:
+        raise ConfigurationError(
+            "a key stands twice in one object", where=where, value=error.name, fix="Keep one"
+        ) from None
     except (ValueError, RecursionError) as error:
         raise ConfigurationError(f"not JSON: {error}", where=where, fix="Write one JSON object") from None
     if not isinstance(parsed, dict):

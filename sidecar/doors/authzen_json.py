@@ -11,6 +11,8 @@ from typing import Final, NoReturn
 
 import msgspec
 
+from sidecar.json_names import DoubledNameError, once
+
 Json = None | bool | int | float | str | list["Json"] | dict[str, "Json"]
 JsonObject = dict[str, Json]
 MAX_DEPTH: Final = 16
@@ -58,10 +60,12 @@ def parse(body: bytes) -> JsonObject:
     try:
         text = body.decode("utf-8")
         found: Json = json.loads(
-            text, object_pairs_hook=_once, parse_constant=_no_number, parse_int=_integer, parse_float=_fraction
+            text, object_pairs_hook=once, parse_constant=_no_number, parse_int=_integer, parse_float=_fraction
         )
     except UnicodeDecodeError:
         raise MalformedError("the body is not UTF-8") from None
+    except DoubledNameError:
+        raise MalformedError("a key stands twice in one object") from None
     except MalformedError:
         raise
     except (ValueError, RecursionError):
@@ -162,13 +166,6 @@ def _with_defaults(said: Mapping[str, Json], defaults: Mapping[str, Json] | None
         else:
             whole[name] = other if own is None else own
     return whole
-
-
-def _once(pairs: list[tuple[str, Json]]) -> JsonObject:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise MalformedError("a key stands twice in one object")
-    return found
 
 
 def _no_number(_text: str) -> NoReturn:

@@ -17,6 +17,7 @@ import msgspec
 from cryptography.exceptions import InvalidSignature
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
 
+from sidecar.json_names import once
 from sidecar.vocabulary import CATEGORIES
 
 MAX_OBJECT = 16 * 1024
@@ -122,7 +123,7 @@ def check_categories(categories: Iterable[str]) -> None:
 def decode(data: bytes, kind: type[T], part: str) -> T:
     """Strict JSON of this type. SignedObjectError."""
     try:
-        json.loads(data.decode(), object_pairs_hook=_once)
+        json.loads(data.decode(), object_pairs_hook=once)
         return msgspec.json.decode(data, type=kind)
     except (ValueError, RecursionError) as error:
         raise SignedObjectError(f"{part}: {error}") from None
@@ -140,13 +141,6 @@ def _signer(signature: _Signature, payload: str, keys: Mapping[str, Ed25519Publi
     except InvalidSignature:
         raise SignedObjectError(f"the signature of {header.kid} does not verify") from None
     return header.kid
-
-
-def _once(pairs: list[tuple[str, object]]) -> dict[str, object]:
-    found = dict(pairs)
-    if len(found) != len(pairs):
-        raise ValueError("a name stands twice")
-    return found
 
 
 def _encode(data: bytes) -> str:
