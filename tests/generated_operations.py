@@ -1,14 +1,19 @@
-"""Reference pages for operators: metrics and log events, from their closed lists."""
+"""For operators: pages on metrics and log events, from their closed lists; the charts' copy of the alert rules."""
+
+from pathlib import Path
 
 from sidecar.observability.catalogue import CATALOGUE
 from sidecar.observability.events import EVENTS
 
+_RULES = Path(__file__).resolve().parent.parent / "operations/alerts/customhouse.yaml"
 _UNITS = {"s": "seconds", "By": "bytes", "1": ""}
 
 
 def expected() -> dict[str, str]:
     """Path below the root -> what the file should hold."""
-    return {"docs/metrics.md": _metrics(), "docs/log-events.md": _events()}
+    rules = _RULES.read_text()
+    charts = {f"helm/{chart}/files/alerts.yaml": rules for chart in ("sidecar", "oversight")}
+    return {"docs/metrics.md": _metrics(), "docs/log-events.md": _events(), **charts}
 
 
 def _metrics() -> str:

@@ -74,6 +74,10 @@ ACCOUNT = keys(create=FLAG, automount={"const": False}, annotations=OBJECT, name
 SERVICE = keys(
     enabled=FLAG, type=one_of("ClusterIP", "LoadBalancer", "NodePort"), port=whole(1, 65535), annotations=OBJECT
 )
+METRICS = keys(
+    serviceMonitor=keys(enabled=FLAG, interval=TEXT, labels=LABELS),
+    prometheusRule=keys(enabled=FLAG, labels=LABELS, groups=LIST),
+)
 PLACEMENT = {
     "nodeSelector": OBJECT, "tolerations": LIST, "affinity": OBJECT, "topologySpreadConstraints": LIST, "priorityClassName": TEXT,
 }  # fmt: skip
@@ -112,10 +116,7 @@ SIDECAR = keys(
         enabled=FLAG, callers=LIST, scrapers=LIST, extraEgress=LIST,
         egress=keys(store=LIST, ledger=LIST, jwks=LIST, policy=LIST, opa=LIST, upstream=LIST, dns=LIST),
     ),
-    metrics=keys(
-        serviceMonitor=keys(enabled=FLAG, interval=TEXT, labels=LABELS),
-        prometheusRule=keys(enabled=FLAG, labels=LABELS, groups=LIST),
-    ),
+    metrics=METRICS,
     webhook=keys(
         enabled=FLAG, namespace=TEXT, replicaCount=whole(1, 20), existingSecret=TEXT,
         caBundle={"type": "string", "pattern": "^[A-Za-z0-9+/]*=*$"}, certManagerCertificate=TEXT,
@@ -134,7 +135,7 @@ OVERSIGHT = keys(
     terminationGracePeriodSeconds=whole(15, 3600),
     podDisruptionBudget=keys(enabled=FLAG),
     networkPolicy=keys(enabled=FLAG, sidecars=LIST, reviewers=LIST, scrapers=LIST),
-    metrics=keys(serviceMonitor=keys(enabled=FLAG, interval=TEXT, labels=LABELS)),
+    metrics=METRICS,
     backup=keys(
         enabled=FLAG, schedule=WORD, keep=whole(1, 1000), existingClaim=TEXT, persistence=keys(CLAIM), resources=OBJECT
     ),

@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Iterable, Sequence
 from dataclasses import dataclass, field
+from typing import Any
 
 import msgspec
 from google.protobuf import descriptor_pb2
@@ -10,7 +11,7 @@ from google.protobuf import descriptor_pb2
 from sidecar.api.v1 import annotations_pb2
 from sidecar.attributes import descriptors
 from sidecar.attributes.resource import Classifier, Describer
-from sidecar.attributes.subject import Identity
+from sidecar.attributes.subject import Basis, Identity
 from sidecar.decision.document import parse_decision
 from sidecar.demo.profiles.v1 import profiles_pb2
 from sidecar.demo.profiles.v1 import profiles_pb2 as pb
@@ -78,6 +79,14 @@ class Identifiers:
         if self.error is not None:
             raise self.error
         return self.identity
+
+    def basis(
+        self, authorization: str | None, identities: tuple[str, ...], certificate: bytes | None, now: float
+    ) -> Basis | None:
+        return None if self.error is not None else Basis(self.identity, None)
+
+    def holds(self, known: Basis, now: float) -> bool:
+        return self.error is None and known.identity is self.identity and now < known.identity.expires_at
 
     def calling(self, identities: tuple[str, ...], now: float) -> Identity:
         if not identities:
@@ -152,6 +161,16 @@ class Engine:
         return parse_decision(answer)
 
 
+class Recorded:
+    """A decision that was recorded: what its entry says and what its form says, by name."""
+
+    def __init__(self, entry: DecisionEntry) -> None:
+        self.entry, self.form = entry, entry.form
+
+    def __getattr__(self, name: str) -> Any:
+        return getattr(self.entry if name in DecisionEntry.__struct_fields__ else self.form, name)
+
+
 class Records:
     """Keeps what was recorded, in order; `fail` decides what the disk refuses."""
 
@@ -175,8 +194,8 @@ class Records:
         self.log.append(entry)
 
     @property
-    def decisions(self) -> list[DecisionEntry]:
-        return [one for one in self.log if isinstance(one, DecisionEntry)]
+    def decisions(self) -> list["Recorded"]:
+        return [Recorded(one) for one in self.log if isinstance(one, DecisionEntry)]
 
     @property
     def outcomes(self) -> list[OutcomeBody]:
@@ -200,6 +219,12 @@ class Port:
 
     async def outcome(self, body: OutcomeBody, level: str) -> None:
         await self.records.outcome(body, level)
+
+    async def outcomes(self, bodies: Sequence[OutcomeBody], level: str) -> None:
+        if any(self.records.fail(one) for one in bodies):
+            raise RecordError("the access cannot be recorded now", reason="record_unavailable", operator="disk full")
+        for one in bodies:
+            await self.records.outcome(one, level)
 
 
 class Exchange:

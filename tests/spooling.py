@@ -11,7 +11,7 @@ import msgspec
 from cryptography.hazmat.primitives.asymmetric.x25519 import X25519PrivateKey
 
 from sidecar.api.v1 import oversight_pb2 as wire
-from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.entries import DecisionEntry, DecisionForm
 from sidecar.enforcement.periods import PeriodKey
 from sidecar.record import (
     EventBody,
@@ -94,9 +94,9 @@ class FailingFiles(PosixFiles):
         self.room -= len(part)
         return super().write(fd, part)
 
-    def truncate(self, fd: int, size: int) -> None:
+    def truncate(self, file: int | Path, size: int) -> None:
         self._check("truncate")
-        super().truncate(fd, size)
+        super().truncate(file, size)
 
     def sync(self, fd: int) -> None:
         self._check("sync")
@@ -157,12 +157,16 @@ def request(**changes: object) -> AccessRequest:
 
 def entry(call_id: str = "call-1", effect: Effect = Effect.PERMIT, **changes: object) -> DecisionEntry:
     decision = Decision(effect=effect, reasons=(Reason(code="not_us_personnel", message="m", rule="r"),))
-    base: dict[str, object] = {
-        "call_id": call_id, "phase": "response", "service": "a.B", "method": "C", "door": "proxy",
-        "trace": Trace(trace_id=None, span_id=None, from_="sidecar"), "policy": PolicyRef(revision="r1"),
+    form: dict[str, object] = {
+        "phase": "response", "service": "a.B", "method": "C", "door": "proxy", "policy": PolicyRef(revision="r1"),
         "directory": "d1", "index": "i1", "input": msgspec.Raw(canonical(request())),
         "decision": msgspec.Raw(msgspec.json.encode(decision)), "obligations": (), "level": "written",
-        "engine": "embedded", "eval_us": 48,
+        "engine": "embedded",
+    }  # fmt: skip
+    form |= {name: changes.pop(name) for name in form.keys() & changes}
+    base: dict[str, object] = {
+        "call_id": call_id, "trace": Trace(trace_id=None, span_id=None, from_="sidecar"), "eval_us": 48,
+        "form": DecisionForm(**form),  # type: ignore[arg-type]
     }  # fmt: skip
     return DecisionEntry(**(base | changes))  # type: ignore[arg-type]
 

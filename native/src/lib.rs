@@ -20,6 +20,7 @@ mod delivery;
 mod graph;
 mod load;
 mod memory;
+mod metadata;
 mod model;
 mod nulls;
 mod outline;
@@ -30,6 +31,7 @@ mod record;
 mod refuse;
 mod run;
 mod scan;
+mod span;
 mod wire;
 
 use load::By;
@@ -190,6 +192,7 @@ impl Engine {
                 u64::try_from(start.elapsed().as_micros()).unwrap_or(u64::MAX),
             ));
         }
+        memory::give_back();
         Ok(results)
     }
 
@@ -257,7 +260,13 @@ fn _native(module: &Bound<'_, PyModule>) -> PyResult<()> {
     module.add_function(wrap_pyfunction!(delivery::range_root, module)?)?;
     module.add_class::<record::Framer>()?;
     module.add_class::<record::RandomPool>()?;
-    module.add_function(wrap_pyfunction!(record::decision_draft, module)?)?;
+    module.add_class::<metadata::Listener>()?;
+    module.add_class::<span::StageTimes>()?;
+    module.add_class::<span::CallSpan>()?;
+    module.add_class::<span::CallIds>()?;
+    module.add_class::<record::DecisionForm>()?;
+    module.add_class::<record::Pseudonyms>()?;
+    module.add_function(wrap_pyfunction!(record::decision_part, module)?)?;
     module.add_function(wrap_pyfunction!(record::stamp, module)?)?;
     let child = [("after_in_child", wrap_pyfunction!(record::forked, module)?)].into_py_dict(py)?;
     py.import("os")?.call_method("register_at_fork", (), Some(&child))?;

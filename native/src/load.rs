@@ -20,8 +20,8 @@ use crate::scan::scan;
 const CHECK_INTERVAL: NonZeroU32 = NonZeroU32::new(32).unwrap();
 
 pub struct Loaded {
-    /// regorus' interpreter, for every rule.
-    pub engine: Engine,
+    /// regorus' interpreter, for every rule; none where a plan answers and there is no test, and nobody would ask it.
+    pub engine: Option<Engine>,
     /// For the entrypoint; none where it needs the interpreter.
     pub plan: Option<Plan>,
     /// Package and name of every test rule, in order.
@@ -99,6 +99,7 @@ pub fn load(
     let tests = tests(&model);
     engine.set_enable_coverage(by.coverage);
     let covered = by.coverage.then(|| Covered::of(&model.modules));
+    let engine = (plan.is_none() || !tests.is_empty()).then_some(engine);
     Ok(Loaded { engine, plan, tests, covered })
 }
 

@@ -5,6 +5,8 @@
 //!
 //! A bundle with a construct that has no place here is evaluated by regorus' interpreter, whole.
 
+use std::sync::atomic::AtomicBool;
+
 use regorus::unstable::{ArithOp, BinOp, BoolOp, BuiltinFcn, ExprRef, Span};
 use regorus::Value;
 
@@ -14,6 +16,8 @@ mod compile;
 mod evaluate;
 mod input;
 mod known;
+mod members;
+mod recall;
 mod terms;
 
 pub use compile::compile;
@@ -90,6 +94,13 @@ enum Term {
     Input(usize),
     Rule(usize),
     Part(Box<Part>),
+    /// A part of a local at one key that is written down. Most terms are such, so it stands here whole: each place in memory
+    /// that is looked at costs as much as what is done with it. `foreign` as of `Part`.
+    Field {
+        local: u32,
+        key: Value,
+        foreign: AtomicBool,
+    },
     Call(Box<Call>),
     BuiltIn(Box<BuiltIn>),
     Array(Box<[Term]>),
@@ -101,11 +112,17 @@ enum Term {
     Combined(Box<Combined>),
     /// Element, collection.
     Member(Box<(Term, Term)>),
+    Alike(Box<Alike>),
+    /// `Member` of an array that is written down: element, items.
+    Among(Box<Term>, Box<[Term]>),
+    Record(Box<Record>),
 }
 
 struct Part {
     whole: Term,
     keys: Box<[Term]>,
+    /// A key was not found by its place in memory: what has these keys was not made by this plan.
+    foreign: AtomicBool,
 }
 
 struct Call {
@@ -149,4 +166,19 @@ struct Combined {
     op: BinOp,
     sides: (Term, Term),
     written: (ExprRef, ExprRef),
+}
+
+/// `Compared` for equality, or for not `equal`: an array that is written down, with an array that is known.
+struct Alike {
+    items: Box<[Term]>,
+    wanted: Box<[Value]>,
+    equal: bool,
+}
+
+/// `Object` where each key is written down, once.
+struct Record {
+    /// In the order written.
+    values: Box<[Term]>,
+    /// In their order, each with the place of its value among `values`.
+    keys: Box<[(Value, usize)]>,
 }

@@ -102,7 +102,9 @@ fn within(loaded: &Loaded, asked: &Asked<'_>, limits: Limits, start: Instant) ->
             Asked::Plan(plan, parts) => return evaluate(plan, parts, start, limits.time),
             Asked::Rule(rule, document) => ((*rule).to_string(), document.clone()),
         };
-        let mut engine = loaded.engine.clone();
+        let Some(mut engine) = loaded.engine.clone() else {
+            anyhow::bail!("only the entrypoint can be asked, by its plan");
+        };
         engine.set_execution_timer_config(timer(limits.time.saturating_sub(start.elapsed())));
         engine.set_input(input);
         let answer = engine.eval_rule(rule);

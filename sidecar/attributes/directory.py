@@ -153,7 +153,7 @@ class _Content:
         except (KeyError, TypeError, ValueError) as error:
             raise IntegrityError(f"its sections do not fit: {error}", where=KIND,
                                  fix="Build the directory again.") from None  # fmt: skip
-        self._cached: dict[str, PersonEntry] = {}
+        self.cached: dict[str, PersonEntry] = {}
         self._since, self._revision = snapshot.built_at - SKEW, snapshot.revision
         self._too_old = snapshot.built_at + max_age
 
@@ -161,7 +161,7 @@ class _Content:
         return self._people.ids(start, most)
 
     def person(self, person_id: str) -> PersonEntry | None:
-        entry = self._cached.get(person_id)
+        entry = self.cached.get(person_id)
         if entry is None:
             row = self._people.get(person_id)
             if row is None:
@@ -173,9 +173,9 @@ class _Content:
                     break
             entry = PersonEntry(person=row.person, engagement=row.engagement, as_of=row.as_of, expires_at=expires_at,
                                 revision=self._revision)  # fmt: skip
-            if len(self._cached) >= MAX_CACHED:
-                self._cached.clear()
-            self._cached[person_id] = entry
+            if len(self.cached) >= MAX_CACHED:
+                self.cached.clear()
+            self.cached[person_id] = entry
         return entry
 
 
@@ -217,8 +217,12 @@ class Directory:
         IdentifyError (`stale_directory`, UNAVAILABLE) when nothing is in force or the row's bytes were damaged since
         they were verified. Asks nothing about age: that is `fresh`.
         """
+        content = self._file.held
+        entry = None if content is None else content.cached.get(id)
+        if entry is not None:
+            return entry
         try:
-            return (self._file.held or self._content()).person(id)
+            return (content or self._content()).person(id)
         except IntegrityError as error:
             raise _unavailable(str(error)) from None
 

@@ -83,7 +83,7 @@ class Classifier:
         for one in seen:
             class_: SubjectClass = index.classify(one.kind, one.id) if fresh else "unknown"
             if one.country is not None:
-                class_ = _with_evidence(class_, one.country, clears=one.authoritative and fresh)
+                class_ = with_evidence(class_, one.country, clears=one.authoritative and fresh)
             classes[one.kind, one.id] = class_
             if class_ == "us":
                 us += 1
@@ -96,7 +96,7 @@ class Classifier:
         return Classified(counts=counts, classes=classes, nobody=unnamed > 0, reached=reached)
 
 
-def _with_evidence(class_: SubjectClass, country: str, *, clears: bool) -> SubjectClass:
+def with_evidence(class_: SubjectClass, country: str, *, clears: bool) -> SubjectClass:
     """The more sensitive of what the index and the answer say."""
     said = country_class(country)
     if said == "us" or class_ == "us":

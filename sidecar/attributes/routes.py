@@ -17,7 +17,6 @@ from typing import Any
 from urllib.parse import parse_qsl, unquote
 
 from google.protobuf.descriptor import FieldDescriptor
-from google.protobuf.json_format import MessageToDict, ParseDict, ParseError
 from google.protobuf.message import Message
 
 from sidecar.attributes.entities import Route
@@ -290,6 +289,8 @@ def _object(data: bytes, what: str) -> dict[str, Json]:
 
 
 def _parsed(message: Message, tree: Json) -> Message:
+    from google.protobuf.json_format import ParseDict, ParseError  # noqa: PLC0415 - only some sidecars have such routes
+
     try:
         parsed: Message = ParseDict(tree, message, max_recursion_depth=_DEEPEST)
     except (ParseError, ValueError, TypeError, RecursionError):
@@ -344,6 +345,8 @@ def _plain(field: Any, value: Json) -> None:
 
 
 def _tree(message: Message) -> Json:
+    from google.protobuf.json_format import MessageToDict  # noqa: PLC0415 - as above
+
     return MessageToDict(message)
 
 

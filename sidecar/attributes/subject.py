@@ -10,7 +10,7 @@
 
 import math
 from collections.abc import Sequence
-from typing import Literal, NamedTuple, NoReturn, Protocol
+from typing import Literal, NoReturn, Protocol
 
 import msgspec
 
@@ -103,13 +103,17 @@ class Identity(msgspec.Struct, frozen=True, kw_only=True):
     directory: str | None
 
 
-class _Known(NamedTuple):
-    """What was found before for a token from a peer, and what it rested on."""
+class Basis(msgspec.Struct, frozen=True):
+    """An identity that was found before, and what it rested on (`Identifier.holds`).
 
-    claims: Claims
-    grounds: Grounds
-    entry: PersonEntry | None
+    `subject` and `valid_from` are the token's; a workload in its own name has no token. `entry`: the directory's.
+    """
+
     identity: Identity
+    grounds: Grounds
+    valid_from: float = -math.inf
+    subject: str = ""
+    entry: PersonEntry | None = None
 
 
 class Identifier:
@@ -128,7 +132,7 @@ class Identifier:
                                      value=binding, fix=f"Use one of: {', '.join(BINDINGS)}")  # fmt: skip
         self._tokens, self._people, self._workloads = tokens, people, workloads
         self._binding = binding
-        self._known: dict[_Key, _Known] = {}
+        self._known: dict[_Key, Basis] = {}
         self._by_themselves: dict[str, Identity] = {}
 
     def relays(self, identities: tuple[str, ...], now: float) -> bool:
@@ -141,7 +145,7 @@ class Identifier:
 
     def calling(self, identities: tuple[str, ...], now: float) -> Identity:
         """The workload at the other end, for what it does in its own name whatever it may reach. IdentifyError."""
-        return _itself(self._registered(identities, now))
+        return self._in_own_name(self._registered(identities, now))
 
     def identify(self, metadata: Metadata, identities: tuple[str, ...], certificate_sha256: bytes | None,
                  now: float, asserted: str | None = None) -> Identity:  # fmt: skip
@@ -156,7 +160,7 @@ class Identifier:
         said = [value for name, value in metadata if name == "authorization"]
         key = _key(said, identities, certificate_sha256) if asserted is None else None
         known = None if key is None else self._known.get(key)
-        if known is not None and self._holds(known, now):
+        if known is not None and self.holds(known, now):
             return known.identity
         revoked = self._tokens.revoked()
         caller = self._registered(identities, now)
@@ -176,15 +180,33 @@ class Identifier:
             self._remember(key, claims, revoked, found, now)
         return found
 
-    def _holds(self, known: _Known, now: float) -> bool:
+    def basis(self, authorization: str | None, identities: tuple[str, ...], certificate_sha256: bytes | None,
+              now: float) -> Basis | None:  # fmt: skip
+        """What `identify` rests on for this header (None: there is none) from this peer, where it would find the same.
+
+        None for whoever is not remembered. Whoever keeps it asks `holds` at each call.
+        """
+        if authorization is not None:
+            key = _key((authorization,), identities, certificate_sha256)
+            return None if key is None else self._known.get(key)
+        caller, revoked = self._workloads.of(identities), self._tokens.revoked()
+        found = None if caller is None else self._by_themselves.get(caller.workload.id or "")
+        if caller is None or found is None:
+            return None
+        try:
+            self._tokens.check_workload(caller.marks, now)
+        except IdentifyError:
+            return None
+        return Basis(found, self._tokens.grounds(None, revoked))
+
+    def holds(self, known: Basis, now: float) -> bool:
         """Whether finding out again, at `now`, would find the same."""
-        claims = known.claims
-        if not claims.valid_from <= now < known.identity.expires_at or not known.grounds.hold(now):
+        if not known.valid_from <= now < known.identity.expires_at or not known.grounds.hold(now):
             return False
         if known.entry is None:
             return True
         people = self._people
-        return people is not None and people.fresh(now) and people.person(claims.subject) is known.entry
+        return people is not None and people.fresh(now) and people.person(known.subject) is known.entry
 
     def _remember(self, key: _Key, claims: Claims, revoked: frozenset[Mark], found: Identity, now: float) -> None:
         entry = None if self._people is None or found.directory is None else self._people.person(claims.subject)
@@ -194,12 +216,17 @@ class Identifier:
             return  # the directory has just changed, or something in the entry has lapsed: its cap counts from each call
         if len(self._known) >= MAX_KNOWN:
             self._known.clear()
-        self._known[key] = _Known(claims, self._tokens.grounds(claims, revoked), entry, found)
+        self._known[key] = Basis(
+            found, self._tokens.grounds(claims, revoked), claims.valid_from, claims.subject, entry
+        )  # fmt: skip
 
     def _alone(self, caller: Caller) -> Identity:
         """A workload in its own name: the same object for the same caller, since it rests on the configuration alone."""
         if not caller.acts_alone:
             _refuse("a token is needed: this workload does not act alone")
+        return self._in_own_name(caller)
+
+    def _in_own_name(self, caller: Caller) -> Identity:
         name = caller.workload.id or ""
         found = self._by_themselves.get(name)
         if found is None:

@@ -43,15 +43,15 @@ class _Content:
             raise IntegrityError("the key has the wrong length", where=KIND, fix="Build the index again.")
         self._key = snapshot.key
         self._hashers: dict[str, hashlib.blake2b] = {}
-        self._recent: dict[tuple[str, str], SubjectClass] = {}
+        self.recent: dict[tuple[str, str], SubjectClass] = {}
 
     def classify(self, kind: str, subject_id: str) -> SubjectClass:
         key = (kind, subject_id)
-        found = self._recent.get(key)
+        found = self.recent.get(key)
         if found is None:
-            if len(self._recent) >= _RECENT:
-                self._recent.clear()
-            found = self._recent[key] = self._look(kind, subject_id)
+            if len(self.recent) >= _RECENT:
+                self.recent.clear()
+            found = self.recent[key] = self._look(kind, subject_id)
         return found
 
     def _look(self, kind: str, subject_id: str) -> SubjectClass:
@@ -98,4 +98,6 @@ class SubjectIndex:
         Asks nothing about age: the caller treats every subject as `unknown` when the index is not `fresh`.
         """
         content = self._file.held
-        return "unknown" if content is None else content.classify(kind, id)
+        if content is None:
+            return "unknown"
+        return content.recent.get((kind, id)) or content.classify(kind, id)

@@ -53,13 +53,13 @@ class _Kept(msgspec.Struct, frozen=True):
 class Grounds(msgspec.Struct, frozen=True):
     """What a verified token rested on besides its own times: the issuer's keys, and the list of what is revoked.
 
-    To be taken before the token is verified, since the list is read in another thread.
+    To be taken before the token is verified, since the list is read in another thread. Without a token there are no keys.
     """
 
     revocations: Revocations
     revoked: frozenset[Mark]
-    ring: KeyRing
-    keys: Mapping[str, BoundKey]
+    ring: KeyRing | None
+    keys: Mapping[str, BoundKey] | None
 
     def hold(self, now: float) -> bool:
         """Whether verifying again at `now` (unix seconds) would rest on the very same, still young enough."""
@@ -67,8 +67,7 @@ class Grounds(msgspec.Struct, frozen=True):
         return (
             revocations.marks is self.revoked
             and now <= revocations.good_until
-            and ring.keys is self.keys
-            and now <= ring.good_until
+            and (ring is None or (ring.keys is self.keys and now <= ring.good_until))
         )
 
 
@@ -121,8 +120,10 @@ class TokenVerifier:
         """The list of what is revoked, as it is now; for `grounds`."""
         return self._revocations.marks
 
-    def grounds(self, claims: Claims, revoked: frozenset[Mark]) -> Grounds:
-        """What `verify` found these claims on. `revoked`: the list as it was before."""
+    def grounds(self, claims: Claims | None, revoked: frozenset[Mark]) -> Grounds:
+        """What `verify` found these claims on; None: what lets a workload pass. `revoked`: the list as it was before."""
+        if claims is None:
+            return Grounds(self._revocations, revoked, None, None)
         ring = self._rings[claims.issuer.issuer]
         return Grounds(self._revocations, revoked, ring, ring.keys)
 

@@ -71,9 +71,9 @@ def run_sidecar(
 
         run_workers(settings, read)
     else:
-        from sidecar.main.process import run as run_process
+        from sidecar.cli.serving import become
 
-        run_process(settings)
+        become(settings)
 
 
 @app.command("check-config")

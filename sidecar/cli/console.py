@@ -4,31 +4,38 @@ import os
 import sys
 from collections.abc import Iterator
 from contextlib import contextmanager
-from typing import NoReturn
-
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-from rich.text import Text
+from typing import TYPE_CHECKING, NoReturn
 
 from sidecar.errors import ConfigurationError, IntegrityError
+
+if TYPE_CHECKING:  # a sidecar that serves prints nothing unless it ends
+    from rich.console import Console
+    from rich.progress import Progress
+    from rich.text import Text
 
 FINDING = 1
 USAGE = 2
 _ANY_WIDTH = 10_000
 
 
-def out() -> Console:
+def out() -> "Console":
     """Standard output, for what was asked. Into a file or a pipe nothing is folded or cut to a width."""
+    from rich.console import Console
+
     return Console(soft_wrap=True, highlight=False, emoji=False, width=None if sys.stdout.isatty() else _ANY_WIDTH)
 
 
-def err() -> Console:
+def err() -> "Console":
     """Standard error, for what went wrong and for progress."""
+    from rich.console import Console
+
     return Console(stderr=True, soft_wrap=True, highlight=False, emoji=False)
 
 
-def plain(value: object) -> Text:
+def plain(value: object) -> "Text":
     """What came from elsewhere (a record, a file, a peer), for a terminal: no markup, no control characters, one line."""
+    from rich.text import Text
+
     return Text("".join(one if one.isprintable() else "\N{REPLACEMENT CHARACTER}" for one in str(value)))
 
 
@@ -56,8 +63,10 @@ def explained() -> Iterator[None]:
         fail(f"{error.filename or 'system'}: {error.strerror or error}", USAGE)
 
 
-def progress() -> Progress:
+def progress() -> "Progress":
     """A progress bar on standard error, shown only to people."""
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
     return Progress(
         TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn(),
         console=err(), transient=True, disable=not sys.stderr.isatty(),

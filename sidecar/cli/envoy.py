@@ -68,8 +68,9 @@ def _listen_tls(settings: SidecarSettings, wanted: Wanted) -> Secured:
 
 
 def _sockets(door: Listener, workers: int) -> list[Path]:
+    """The names that lead to each worker's newest socket: after a reload the sockets themselves have others."""
     folder = Path(door.address.removeprefix("unix:")).absolute()
-    return [folder / f"{worker}.sock" for worker in range(workers)]
+    return [folder / f"worker-{worker}" for worker in range(workers)]
 
 
 def _door_tls(settings: SidecarSettings, door: Listener, wanted: Wanted) -> Secured | None:

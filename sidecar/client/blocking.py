@@ -45,11 +45,14 @@ class DecisionClient:
 
     def __init__(
         self, address: str, tls: Tls | None = None, *, deadline: float = DEADLINE,
-        report_deadline: float = REPORT_DEADLINE,
+        report_deadline: float = REPORT_DEADLINE, clock: Callable[[], float] = time.time,  # noqa: TID251 - an edge
     ) -> None:  # fmt: skip
-        """`address` is host:port, with `tls`, or unix:PATH. Seconds. ValueError, or OSError for TLS files."""
+        """`address` is host:port, with `tls`, or unix:PATH. Seconds. ValueError, or OSError for TLS files.
+
+        `clock` gives unix seconds: by it a permit ends.
+        """
         target = Target(address=address, tls=tls)
-        self._deadline, self._report_deadline = deadline, report_deadline
+        self._deadline, self._report_deadline, self._clock = deadline, report_deadline, clock
         self._channel = (
             grpc.insecure_channel(address, options=target.options())
             if tls is None
@@ -138,7 +141,7 @@ class DecisionClient:
         found = self.check(question, subject=subject, context=context, meets=meets, deadline=deadline)
         if isinstance(found, Denied):
             raise DeniedError(found)
-        course = Guarded(self, found, question, meets, deadline)
+        course = Guarded(self, found, question, meets, deadline, self._clock)
         try:
             yield course
         except BaseException as error:
@@ -196,9 +199,9 @@ class Guarded(Course):
 
     def __init__(
         self, client: DecisionClient, permit: Permit, question: Question, meets: Collection[str],
-        deadline: float | None,
+        deadline: float | None, clock: Callable[[], float],
     ) -> None:  # fmt: skip
-        super().__init__(permit, question)
+        super().__init__(permit, question, clock)
         self._client, self._meets_names, self._within = client, meets, deadline
 
     def release(self, answer: bytes) -> bytes | None:

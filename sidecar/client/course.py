@@ -2,6 +2,8 @@
 
 * Every obligation of the permit has to be met by the end: by `keep` and `clean` here, or by the caller, who says so with
   `met`. One that was not turns the end into a denial, so that nothing computed meanwhile is returned by mistake.
+* Nothing is permitted after `expires_at`: from then on `keep`, `clean` and an ordinary end are denials. `clock` is this
+  host's (unix seconds); the sidecar's time is not known here.
 * Figures count what passed through here and what the caller adds with `released`.
 """
 
@@ -41,8 +43,9 @@ def declared(meets: Collection[str]) -> frozenset[str]:
 class Course:
     """What `guard` gives. One thread or task at a time."""
 
-    def __init__(self, permit: Permit, question: Question) -> None:
+    def __init__(self, permit: Permit, question: Question, clock: Callable[[], float]) -> None:
         self.permit, self.question = permit, question
+        self._clock, self._until = clock, permit.expires_at
         self._obligations = list(permit.obligations)
         self._met = {one.name: False for one in permit.obligations}
         self._asked = set(question.ids) if isinstance(question, Entity) else set[str]()
@@ -76,8 +79,9 @@ class Course:
     def keep(self, records: Iterable[R], id_of: Callable[[R], str]) -> list[R]:
         """Of these records, those that may be released: `drop_records` and `limit_records` are met by it.
 
-        `id_of` gives a record's entity id. Call it for everything that is released, or not at all.
+        `id_of` gives a record's entity id. Call it for everything that is released, or not at all. DeniedError.
         """
+        self._current()
         found, held = duties.kept(records, id_of, self._obligations, self._asked, self._records)
         self._records += len(found)
         self._dropped += held
@@ -88,7 +92,9 @@ class Course:
         """A flat record without what may not be seen: `redact_fields` and `mask_fields` are met by it.
 
         `categories`: the category of each key; see `duties.cleaned`. Call it for every record that is released.
+        DeniedError.
         """
+        self._current()
         found, changed = duties.cleaned(record, categories, self._obligations)
         self._redacted.update(changed)
         self._meets(RedactFields, MaskFields)
@@ -124,6 +130,8 @@ class Course:
         if found.call_id != self.call_id:
             raise DeniedError(Denied(why="unintelligible", message="an answer about another call", code=_PERMISSION_DENIED,
                                      call_id=self.call_id))  # fmt: skip
+        self._until = found.expires_at
+        self._current()
         self._asked.update(ids)
         self._obligations = [*found.obligations, *(one for one in self._obligations if isinstance(one, DropRecords))]
         self._met |= {one.name: self._met.get(one.name, False) for one in found.obligations}
@@ -143,12 +151,25 @@ class Course:
             denied = isinstance(error, DeniedError)
             code = _PERMISSION_DENIED if denied else _CANCELLED if cancelled else outcome.code or _UNKNOWN
             return replace(outcome, code=code), None
-        if not unmet:
-            return outcome, None
-        why = Denied(
-            why="obligation", message=f"not met: {', '.join(unmet)}", code=_PERMISSION_DENIED, call_id=self.call_id
+        if unmet:
+            why = Denied(
+                why="obligation", message=f"not met: {', '.join(unmet)}", code=_PERMISSION_DENIED, call_id=self.call_id
+            )
+            return replace(outcome, code=_PERMISSION_DENIED), DeniedError(why)
+        instead = self._expired()
+        return (outcome, None) if instead is None else (replace(outcome, code=_PERMISSION_DENIED), instead)
+
+    def _current(self) -> None:
+        """DeniedError once the permit has ended."""
+        if (expired := self._expired()) is not None:
+            raise expired
+
+    def _expired(self) -> DeniedError | None:
+        if self._clock() < self._until:
+            return None
+        return DeniedError(
+            Denied(why="expired", message="the permit has ended", code=_PERMISSION_DENIED, call_id=self.call_id)
         )
-        return replace(outcome, code=_PERMISSION_DENIED), DeniedError(why)
 
     def _meets(self, *kinds: type[Obligation]) -> None:
         for kind in kinds:

@@ -131,11 +131,11 @@ class Denied:
     """It may not be done. `reasons`: codes of the sidecar's, weightiest first; of the client's own, see `why`.
 
     `why`: "policy" (a deny), "indeterminate" (not decided or recorded), "obligation" (one the caller did not say it
-    meets), "unintelligible" (an answer that this client cannot read), "unreachable" (no answer), "misuse" (the sidecar
-    could not understand the request). `code` is a gRPC status code; `retry_after` seconds, where asking again may help.
+    meets), "expired" (the permit has ended meanwhile), "unintelligible" (an answer that this client cannot read),
+    "unreachable" (no answer), "misuse" (the sidecar could not understand the request). `code` is a gRPC status code; `retry_after` seconds, where asking again may help.
     """
 
-    why: Literal["policy", "indeterminate", "obligation", "unintelligible", "unreachable", "misuse"]
+    why: Literal["policy", "indeterminate", "obligation", "expired", "unintelligible", "unreachable", "misuse"]
     message: str
     code: int
     reasons: tuple[str, ...] = ()

@@ -4,7 +4,7 @@ Everything here blocks and is for another thread than the event loop's. Either a
 ConfigurationError, and whoever asked keeps what it has.
 """
 
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from typing import Final
@@ -53,7 +53,7 @@ def activate(bundle: Bundle, where: str, maker: EngineMaker) -> Activated:
                 "the bundle has no tests", fix="Add a file ending in _test.rego beside each policy"
             )
         passed = _run_tests(bundle, maker)
-        documents = guard.generated_inputs(_SEED, GENERATED, bundle.corpus)
+        documents = guard.each_generated(_SEED, GENERATED, bundle.corpus)
         with maker.trial(bundle) as evaluate:
             tried = guard.check_null_leaves(evaluate, bundle.corpus, where=where)
             tried += _check_answers(evaluate, documents)
@@ -67,12 +67,13 @@ def resume(bundle: Bundle, where: str, maker: EngineMaker, *, tests_passed: int,
     return Activated(engine=engine, bundle=bundle, tests_passed=tests_passed, documents_tried=documents_tried)
 
 
-def _check_answers(evaluate: Evaluate, documents: Sequence[AccessRequest]) -> int:
+def _check_answers(evaluate: Evaluate, documents: Iterable[AccessRequest]) -> int:
     """Try generated documents: where there is an answer it is a decision document, and it comes in time.
 
     Where `evaluate` stands for two engines, each of them is held against the other here. No answer refuses the call.
     """
-    for document in documents:
+    tried = 0
+    for tried, document in enumerate(documents, 1):  # noqa: B007 - counted
         data = canonical(document)
         try:
             parse_decision(msgspec.json.decode(evaluate(data)))
@@ -88,7 +89,7 @@ def _check_answers(evaluate: Evaluate, documents: Sequence[AccessRequest]) -> in
             raise ConfigurationError(error.operator, value=data.decode(), fix="Mend the rule") from None
         except (EvaluationError, ValueError):
             continue
-    return len(documents)
+    return tried
 
 
 @contextmanager

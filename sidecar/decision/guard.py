@@ -101,7 +101,14 @@ def generated_inputs(
 
     `words`: texts that the policies know, for leaves of free text. Equal arguments give equal documents.
     """
-    return tuple(itertools.islice(Variants(seed, corpus or _neutral(), words), count))
+    return tuple(each_generated(seed, count, corpus, words))
+
+
+def each_generated(
+    seed: int, count: int, corpus: Sequence[AccessRequest], words: Sequence[str] = ()
+) -> Iterator[AccessRequest]:
+    """The same one after the other: all of them at once take memory that a process does not get rid of again."""
+    return itertools.islice(Variants(seed, corpus or _neutral(), words), count)
 
 
 def _helped(where: str, number: int, steps: tuple[_Step, ...]) -> ConfigurationError:

@@ -1,13 +1,17 @@
 """Plays the demo: makes the world, starts the parts, plays the scenes, then lets the store prove what happened."""
 
+import contextlib
 import json
 import shutil
 import signal
 import tempfile
+import threading
 import time
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
+from types import FrameType
+from typing import NoReturn
 
 from rich.console import Console
 
@@ -27,7 +31,9 @@ def play(*, report: Path | None, data: Path | None, keep: bool, engine: str = "e
     """Play everything. 0 when every scene went as expected and every proof held, 1 otherwise.
 
     `engine` is `embedded` or `opa`. ConfigurationError when `data` exists and is not empty, or there is no OPA to use.
+    SIGINT and SIGTERM end it at any moment, and with it whatever it has started. From the main thread.
     """
+    signal.signal(signal.SIGTERM, _told)
     opa = _opa() if engine == "opa" else None
     console = Console(highlight=False, soft_wrap=True)
     started = time.monotonic()
@@ -55,6 +61,11 @@ def play(*, report: Path | None, data: Path | None, keep: bool, engine: str = "e
             if stage is not None:
                 stage.lower_curtain()
     return 0 if good else 1
+
+
+def _told(number: int, _frame: FrameType | None) -> NoReturn:
+    """The parts have sessions of their own: if the signal just ended this process, they would run on."""
+    raise SystemExit(128 + number)
 
 
 def _scenes(console: Console, stage: Stage) -> list[Result]:
@@ -112,4 +123,5 @@ def _keep(console: Console, stage: Stage) -> None:
         "Ctrl-C stops it.",
         markup=False,
     )
-    signal.sigwait({signal.SIGINT, signal.SIGTERM})
+    with contextlib.suppress(KeyboardInterrupt, SystemExit):
+        threading.Event().wait()

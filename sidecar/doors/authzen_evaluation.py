@@ -18,11 +18,12 @@ from typing import Final as Constant
 
 from sidecar.attributes.entities import Entities, EntityDescription
 from sidecar.doors.authzen_json import Json, MalformedError, Question, optional_text, text
-from sidecar.doors.waiting import Waiting
+from sidecar.doors.waiting import Waiter, Waiting
 from sidecar.enforcement.call import Call, Door, Final, Metadata, Peer
 from sidecar.enforcement.circumstances import EXCEPTION, JUSTIFICATION, PURPOSE, TICKET
 from sidecar.enforcement.declarations import AUTHZEN
-from sidecar.enforcement.inquiry import EntityInquiry, Permit
+from sidecar.enforcement.inquiry import EntityInquiry
+from sidecar.enforcement.permits import Permit
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.together import Party, Work, side_by_side, withdraw
 from sidecar.enforcement.together import Question as Together
@@ -144,10 +145,12 @@ class Evaluator:
             for at, one, question in together:
                 found[at] = await self._said(asker, one, question)
         except BaseException:
-            for _, _, question in together:
-                with suppress(StageError):
-                    self._waiting.take(question.inquiry.call_id, self._point.workload(asker.peer))
-            await withdraw([question for _, _, question in together], _GONE)
+            untold: list[Waiter] = [question.inquiry for _, _, question in together]
+            with suppress(StageError):
+                owner = self._point.workload(asker.peer)
+                handed = [self._waiting.take(one.call_id, owner) for one in untold]
+                untold += [one for one in handed if one is not None]
+            await withdraw(untold, _GONE)
             raise
         await side_by_side(apart)
         return [one for one in found if one is not None]
@@ -189,10 +192,6 @@ class Evaluator:
 
     async def _permitted(self, asker: Asker, asked: Question, inquiry: EntityInquiry, permit: Permit) -> Answer:
         now = self._clock()
-        try:
-            self._waiting.put(inquiry, self._point.workload(asker.peer))
-        except StageError as error:
-            return failed(await inquiry.refuse(error), inquiry.call_id)
         context: dict[str, object] = {
             "id": permit.call_id, "evaluation_id": permit.call_id, "policy_revision": permit.revision,
             "report_by": instant(now + self._waiting.within),
@@ -204,6 +203,10 @@ class Evaluator:
         approval = asked.context.get("approval")
         if isinstance(approval, dict):
             context["approval"] = {"id": approval.get("id"), "approved_until": instant(permit.expires_at)}
+        try:
+            self._waiting.put(inquiry, self._point.workload(asker.peer))
+        except StageError as error:
+            return failed(await inquiry.refuse(error), inquiry.call_id)
         return Answer(decision=True, context=context)
 
     def _refused(

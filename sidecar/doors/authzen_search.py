@@ -35,7 +35,7 @@ from sidecar.doors.authzen_json import (
 )
 from sidecar.enforcement.call import Call, Final
 from sidecar.enforcement.circumstances import EXCEPTION
-from sidecar.enforcement.inquiry import Permit
+from sidecar.enforcement.permits import Permit
 from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.rehearsal import Search
 from sidecar.errors import Code, DecideError, DescribeError, IdentifyError, StageError

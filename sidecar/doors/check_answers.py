@@ -5,7 +5,8 @@ stands in another as its bytes and their number (protobuf, "Encoding", "Submessa
 """
 
 from collections.abc import Iterable, Mapping
-from math import floor
+from dataclasses import dataclass
+from math import floor, inf
 from typing import NamedTuple
 
 from google.protobuf.message import Message
@@ -13,8 +14,8 @@ from google.protobuf.timestamp_pb2 import Timestamp
 
 from sidecar.api.v1 import decision_point_pb2 as pb
 from sidecar.enforcement.call import Final
-from sidecar.enforcement.inquiry import Permit
 from sidecar.enforcement.metadata import OWN
+from sidecar.enforcement.permits import Permit
 from sidecar.errors import Code, EnforceError
 from sidecar.vocabulary import ReasonCode, SubjectClass
 
@@ -44,14 +45,26 @@ class Shown(NamedTuple):
 AS_SENT = Shown()
 
 
-class _Begun(NamedTuple):
-    """An answer without what a call brings, which is overwritten call after call, and its two instants."""
+@dataclass(slots=True)
+class _Begun:
+    """An answer without what a call brings: its two instants are overwritten call after call."""
 
     obligations: Obligations
     response: pb.CheckResponse
-    expires_at: Timestamp
-    report_by: Timestamp
     drops: bool
+    until: tuple[float, float] = (inf, inf)
+    """The instants, `report_by` first, with which it has been encoded as `data`."""
+    data: bytes = b""
+
+    def encoded(self, expires_at: float, report_by: float) -> bytes:
+        """With these instants, as often as they are asked for: the items of a batch have them in common."""
+        until = report_by, min(expires_at, report_by)
+        if until != self.until:
+            response = self.response
+            _until(response.report_by, report_by)
+            _until(response.expires_at, until[1])
+            self.until, self.data = until, response.SerializeToString()
+        return self.data
 
 
 class Permits:
@@ -67,24 +80,19 @@ class Permits:
 
         `checked` methods have their answers filtered here: nothing is left for the caller to do.
         """
-        begun = self._begun(() if of_method and checked else permit.obligations)
-        begun.response.call_id = permit.call_id
-        _until(begun.report_by, report_by)
-        if permit.expires_at < report_by:
-            _until(begun.expires_at, permit.expires_at)
-        else:
-            begun.expires_at.CopyFrom(begun.report_by)
+        begun, call_id = self._begun(() if of_method and checked else permit.obligations), permit.call_id
+        # A field may stand anywhere in a message (protobuf, "Encoding", "Field Order").
+        data = begun.encoded(permit.expires_at, report_by) + _part(_CALL_ID, call_id.encode())
         if not of_method and not begun.drops:
-            return Answered(permit.call_id, begun.response.SerializeToString())
-        found = pb.CheckResponse()
-        found.CopyFrom(begun.response)
+            return Answered(call_id, data)
+        found = pb.CheckResponse.FromString(data)
         if of_method:
             _of_method(found, permit, shown)
         if permit.dropped:
             for one in found.obligations:
                 if one.HasField("drop_records"):
                     one.drop_records.ids.extend(permit.dropped.get(_WORDS[one.drop_records.subjects], ()))
-        return Answered(permit.call_id, found.SerializeToString())
+        return Answered(call_id, found.SerializeToString())
 
     def _begun(self, obligations: Obligations) -> _Begun:
         made = self._made.get(id(obligations))
@@ -98,9 +106,7 @@ class Permits:
         if len(self._made) >= _MOST_MADE:
             self._made.clear()
         # Holding the obligations keeps their id from being given to others.
-        made = self._made[id(obligations)] = _Begun(
-            obligations, response, response.expires_at, response.report_by, drops
-        )
+        made = self._made[id(obligations)] = _Begun(obligations, response, drops)
         return made
 
 
@@ -140,6 +146,7 @@ def _tag(kind: type[Message], field: str) -> bytes:
 
 _RESULTS = _tag(pb.BatchCheckResponse, "results")
 _ITEM, _RESPONSE = _tag(pb.BatchResult, "id"), _tag(pb.BatchResult, "response")
+_CALL_ID = _tag(pb.CheckResponse, "call_id")
 _ASKED, _CHECK = _tag(pb.CheckStreamResponse, "id"), _tag(pb.CheckStreamResponse, "check")
 
 

@@ -11,11 +11,16 @@ from sidecar.doors.waiting import Inquiry, Waiting
 from sidecar.enforcement import refusals
 from sidecar.enforcement.call import Call, Door, Final
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
-from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry, Permit
+from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
+from sidecar.enforcement.permits import Permit
 from sidecar.enforcement.pipeline import EnforcementPoint, given_up
 from sidecar.enforcement.together import Party, Question, withdraw
+from sidecar.enforcement.unreported import Unreported
 from sidecar.errors import Code, DescribeError, InterceptError, StageError
 from sidecar.vocabulary import ReasonCode
+
+_UNSEEN = "this call was asked about with ANSWERS_UNSEEN: its answers are not decided about"
+_ABOUT_ENTITIES = "this call goes on with the entities that show in its answer"
 
 
 @dataclass(frozen=True, slots=True)
@@ -56,19 +61,21 @@ class Inquiries:
         """The answers to questions about new calls of one request, in their order; an Exception is a fault of ours."""
         try:
             await self._point.ask_together([question for question, _ in questions], party)
-            return [await self._said(question, asked, owner) for question, asked in questions]
+            report_by = self._wall() + self._waiting.within
+            return [await self._said(question, asked, owner, report_by) for question, asked in questions]
         except BaseException as error:
-            for question, _ in questions:
-                self._waiting.take(question.inquiry.call_id, owner)
             if questions:
-                await withdraw([one for one, _ in questions], given_up(questions[0][0].inquiry.call, error))
+                final = given_up(questions[0][0].inquiry.call, error)
+                asked = [one.inquiry for one, _ in questions]
+                handed = [self._waiting.take(one.call_id, owner) for one in asked]
+                await withdraw([*asked, *(one for one in handed if one is not None)], final)
             raise
 
-    async def _said(self, question: Question, asked: Asked, owner: str) -> Answered | Exception:
+    async def _said(self, question: Question, asked: Asked, owner: str, report_by: float) -> Answered | Exception:
         inquiry, told = question.inquiry, question.told
-        if isinstance(told, Permit | Final):
+        if told is not None and not isinstance(told, Exception):
             try:
-                return await self._answer_to(inquiry, told, asked.what, owner)
+                return await self._answer_to(inquiry, told, asked.what, owner, report_by)
             except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
                 told = error
         failed = told or RuntimeError("a question was left without an answer")
@@ -101,6 +108,8 @@ class Inquiries:
         inquiry = self._waiting.look(asked.call_id, owner)
         if inquiry is None:
             return await self.misused(call, InterceptError("no such call of yours goes on", code=Code.NOT_FOUND))
+        if isinstance(inquiry, Unreported):
+            raise InterceptError(_UNSEEN if asked.phase == "response" else _ABOUT_ENTITIES)
         asking = self._next(inquiry, asked)  # otherwise nothing has been asked: the call waits on as it was
         self._waiting.take(asked.call_id, owner)
         inquiry.goes_on(call.deadline)
@@ -140,10 +149,10 @@ class Inquiries:
         """What is to be asked; InterceptError where it does not fit the call."""
         what, answers_seen = asked.what, inquiry.call.door.sees_answers
         if asked.phase == "response" and not answers_seen:
-            raise InterceptError("this call was asked about with ANSWERS_UNSEEN: its answers are not decided about")
+            raise InterceptError(_UNSEEN)
         if isinstance(inquiry, EntityInquiry):
             if not isinstance(what, AboutEntity) or asked.phase == "request":
-                raise InterceptError("this call goes on with the entities that show in its answer")
+                raise InterceptError(_ABOUT_ENTITIES)
             return self._entity(inquiry, what, asked)
         if not isinstance(what, AboutMethod) or what.path not in ("", inquiry.call.method) or what.message is None:
             raise InterceptError("this call goes on with a message of its own method")
@@ -166,22 +175,24 @@ class Inquiries:
     async def _answered(
         self, inquiry: Inquiry, asking: Awaitable[_Found], what: AboutMethod | AboutEntity, owner: str
     ) -> Answered:
-        return await self._answer_to(inquiry, await asking, what, owner)
+        found = await asking
+        return await self._answer_to(inquiry, found, what, owner, self._wall() + self._waiting.within)
 
     async def _answer_to(
-        self, inquiry: Inquiry, found: _Found, what: AboutMethod | AboutEntity, owner: str
+        self, inquiry: Inquiry, found: _Found, what: AboutMethod | AboutEntity, owner: str, report_by: float
     ) -> Answered:
         if isinstance(found, Final):
             return answers.refused(found, inquiry.call_id)
         try:
-            response = self._permitted(inquiry, found, what)
+            response = self._permitted(inquiry, found, what, report_by)
             self._waiting.put(inquiry, owner)
         except StageError as error:
             return answers.refused(await inquiry.refuse(error), inquiry.call_id)
         return response
 
-    def _permitted(self, inquiry: Inquiry, found: Permit | _Released, what: AboutMethod | AboutEntity) -> Answered:
-        report_by = self._wall() + self._waiting.within
+    def _permitted(
+        self, inquiry: Inquiry, found: Permit | _Released, what: AboutMethod | AboutEntity, report_by: float
+    ) -> Answered:
         if isinstance(what, AboutEntity) and isinstance(found, Permit):
             return self._permits.rendered(found, of_method=False, checked=False, report_by=report_by)
         sent = what.message if isinstance(what, AboutMethod) else None

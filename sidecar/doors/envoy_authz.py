@@ -27,8 +27,9 @@ from sidecar.doors.grpc_frames import Frames, only
 from sidecar.doors.problems import http_status, problem
 from sidecar.enforcement.call import CALL_ID, Call, Final, Metadata, Peer
 from sidecar.enforcement.declarations import EXT_AUTHZ
-from sidecar.enforcement.inquiry import MethodInquiry, Permit
+from sidecar.enforcement.inquiry import MethodInquiry
 from sidecar.enforcement.peer import PeerReader
+from sidecar.enforcement.permits import Permit
 from sidecar.errors import Code, EnforceError, InterceptError, StageError
 from sidecar.vocabulary import ReasonCode
 

@@ -11,12 +11,13 @@ import asyncio
 import contextlib
 import time
 import traceback
+from collections.abc import Iterable
 from typing import Final as Constant
 
 from sidecar.doors import hosted_wire as wire
 from sidecar.doors.asgi import Event, Receive, Scope, Send
-from sidecar.doors.grpc_frames import FrameError, Frames, frame
-from sidecar.doors.hosted_body import Body, CallerGone
+from sidecar.doors.grpc_frames import FrameError, frame
+from sidecar.doors.hosted_body import LOOK_SECONDS, Body, CallerGone
 from sidecar.doors.hosted_peers import HostedPeers
 from sidecar.enforcement.call import Call, Door, Final, Metadata, Reply, Upstream
 from sidecar.enforcement.intercept import Enforcement
@@ -58,6 +59,8 @@ class HostedDoor:
         self._open: set[_Open] = set()
         self._idle = asyncio.Event()
         self._stopping = False
+        self._clock: asyncio.TimerHandle | None = None
+        """Ticks while calls are open."""
         self.ended = 0
         """Requests that have ended, whether or not they got as far as what stands behind."""
 
@@ -65,8 +68,16 @@ class HostedDoor:
         """Serve one request. Raises nothing."""
         one = _Open()
         self._open.add(one)
+        if self._clock is None:
+            self._clock = one.loop.call_later(LOOK_SECONDS, self._tick, one.loop)
+        answer = _Answer(send)
         try:
-            await self._serve(one, scope, receive, _Answer(send))
+            begun = self._begun(one, scope, receive, answer)
+            events = await self._conducted(one, begun, answer) if isinstance(begun, Call) else begun
+            one.close()
+            await answer.out(events)
+        except CallerGone:
+            pass
         finally:
             one.close()
             self._open.discard(one)
@@ -89,45 +100,51 @@ class HostedDoor:
             self._idle.clear()
             await self._idle.wait()
 
-    async def _serve(self, one: "_Open", scope: Scope, receive: Receive, answer: "_Answer") -> None:
-        if scope["method"] != "POST" or not _is_grpc(scope):
-            await answer.plain(*_NO_GRPC)
-            return
+    def _tick(self, loop: asyncio.AbstractEventLoop) -> None:
+        """Whose caller has gone is noticed by its body."""
+        self._clock = loop.call_later(LOOK_SECONDS, self._tick, loop) if self._open else None
+        for one in self._open:
+            if one.body is not None:
+                one.body.look()
+
+    def _begun(self, one: "_Open", scope: Scope, receive: Receive, answer: "_Answer") -> "Call | _Events":
+        """The call, whose body may be read; or what the caller is answered at once."""
+        head = wire.Head(scope["headers"])
+        if scope["method"] != "POST" or not head.is_grpc:
+            return answer.plain(*_NO_GRPC)
         try:
             self._room()
-            call, encoding = self._call(scope)
+            call = self._call(scope, head)
         except _Refused as refused:
-            await answer.end(refused.final)
-            return
+            return answer.end(refused.final)
         except InterceptError as error:
-            await answer.end(Final(code=error.code, message=error.message))
-            return
-        one.until(call.deadline)
-        body = Body(receive, Frames(self._limits.message, encoding), one.gone, one.broken)
-        one.body = body
-        await self._conducted(one, call, body, answer)
+            return answer.end(Final(code=error.code, message=error.message))
+        if call.deadline is not None:
+            one.until(call.deadline)
+        one.body = Body(receive, self._limits.message, head.encoding.decode("ascii"), one.gone, one.broken)
+        return call
 
-    async def _conducted(self, one: "_Open", call: Call, body: Body, answer: "_Answer") -> None:
-        own: Metadata = ()
+    async def _conducted(self, one: "_Open", call: Call, answer: "_Answer") -> "_Events":
+        """What is still to be sent: nothing when the caller has gone."""
+        body = one.body
+        assert body is not None  # noqa: S101 - `_begun` made it
         try:
             if self._enforcement.kind(call.method) == "unary":
                 reply = await self._enforcement.unary(call, await body.whole(), self._upstream)
-                final, own = reply.final, await answer.reply(reply)
+                final = reply.final
                 if final.code is Code.OK and reply.message is None:
                     final = self._silent(call.method)
-            else:
-                final = await self._enforcement.stream(call, body, answer, self._upstream)
+                return answer.reply(reply, final)
+            final = await self._enforcement.stream(call, body, answer, self._upstream)
         except CallerGone:
-            return
+            return ()
         except FrameError as error:
             final = Final(code=error.code, message=error.message)
         except asyncio.CancelledError as error:
             final = one.why or self._failed(error, call.method)
         except Exception as error:  # noqa: BLE001 - fail closed, whatever it was
             final = self._failed(error, call.method)
-        one.close()
-        if final is not _GONE:
-            await answer.end(final, own)
+        return () if final is _GONE else answer.end(final)
 
     def _room(self) -> None:
         if self._stopping:
@@ -135,40 +152,23 @@ class HostedDoor:
         if len(self._open) > self._limits.streams:
             raise _Refused(_CROWDED)
 
-    def _call(self, scope: Scope) -> tuple[Call, str]:
-        """The call that the headers make, and how its messages are encoded. InterceptError, or `_Refused`."""
-        begun = time.monotonic()
-        others: wire.Headers = []
-        forwarded: list[bytes] = []
-        size, deadline, encoding, trailers = 0, None, b"identity", False
-        for header in scope["headers"]:
-            key, value = header
-            if key == wire.FORWARDED:
-                forwarded.append(value)
-                continue
-            size += len(key) + len(value) + wire.HEADER_OVERHEAD
-            if key == b"grpc-timeout":
-                deadline = begun + wire.timeout(value)
-            elif key == b"grpc-encoding":
-                encoding = value
-            elif key == b"te":
-                trailers = value == b"trailers"
-            else:
-                others.append(header)
-        if size > self._limits.metadata:
+    def _call(self, scope: Scope, head: wire.Head) -> Call:
+        """The call that the headers make. InterceptError, or `_Refused`."""
+        deadline = None if head.timeout is None else time.monotonic() + wire.timeout(head.timeout)
+        if head.size > self._limits.metadata:
             raise _Refused(_LARGE)
-        if not trailers:  # without it Envoy is told to send none, and a call without a status is no answer
+        if not head.trailers:  # without it Envoy is told to send none, and a call without a status is no answer
             raise _Refused(Final(code=Code.INTERNAL, message="te: trailers is missing"))
-        if encoding not in _ACCEPTED:
+        if head.encoding not in _ACCEPTED:
             raise _Refused(Final(code=Code.UNIMPLEMENTED, message="this grpc-encoding is not supported"))
         client = scope.get("client")
         return Call(
             method=_method(scope),
-            metadata=wire.of_caller(others),
-            peer=self._peers.of(forwarded, f"{client[0]}:{client[1]}" if client else ""),
+            metadata=head.metadata,
+            peer=self._peers.of(head.forwarded, f"{client[0]}:{client[1]}" if client else ""),
             door=self._door,
             deadline=deadline,
-        ), encoding.decode("ascii")
+        )
 
     def _silent(self, method: str) -> Final:
         self._log.error("an OK answer came without a message; the call was refused", stage="intercept", method=method)
@@ -187,18 +187,11 @@ class HostedDoor:
         return FAILED
 
 
-def _is_grpc(scope: Scope) -> bool:
-    for key, value in scope["headers"]:
-        if key == b"content-type":
-            return bool(value == b"application/grpc" or value.startswith((b"application/grpc+", b"application/grpc;")))
-    return False
-
-
 def _method(scope: Scope) -> str:
     """The path as it was sent: what no method is called is refused, and recorded, by the enforcement point."""
     path: str = scope["raw_path"].decode("latin-1")
-    query: str = scope["query_string"].decode("latin-1")
-    return f"{path}?{query}" if query else path
+    query: bytes = scope["query_string"]
+    return f"{path}?{query.decode('latin-1')}" if query else path
 
 
 class _Refused(Exception):  # noqa: N818 - the name says what happened
@@ -212,20 +205,19 @@ class _Refused(Exception):  # noqa: N818 - the name says what happened
 class _Open:
     """One call under way: what gives it up, and why it was."""
 
-    __slots__ = ("_closed", "_task", "_timer", "body", "why")
+    __slots__ = ("_closed", "_task", "_timer", "body", "loop", "why")
 
     def __init__(self) -> None:
-        self._task = asyncio.current_task()
+        self.loop = asyncio.get_running_loop()
+        self._task = asyncio.current_task(self.loop)
         self._timer: asyncio.TimerHandle | None = None
         self._closed = False
         self.body: Body | None = None
         self.why: Final | None = None
 
-    def until(self, deadline: float | None) -> None:
+    def until(self, deadline: float) -> None:
         """Give it up at this time of the monotonic clock."""
-        if deadline is not None:
-            loop = asyncio.get_running_loop()
-            self._timer = loop.call_later(max(0.0, deadline - time.monotonic()), self.give_up, _LATE)
+        self._timer = self.loop.call_later(max(0.0, deadline - time.monotonic()), self.give_up, _LATE)
 
     def gone(self) -> None:
         """The caller has gone."""
@@ -250,65 +242,57 @@ class _Open:
             self.body.close()
 
 
+_Events = tuple[Event, ...]
+
+
 class _Answer:
     """The caller's side of a call. HTTP/2's flow control makes `message` wait while the caller is slow.
 
-    The server keeps the headers until the first piece of the body; an empty one sends them at once.
+    The server keeps the headers until the first piece of the body; an empty one sends them at once. `reply`, `end` and
+    `plain` make what ends the answer, and send nothing; one of them, once, is the last thing that is asked.
     """
 
-    __slots__ = ("_begun", "_ended", "_send")
+    __slots__ = ("_begun", "_send")
 
     def __init__(self, send: Send) -> None:
-        self._send, self._begun, self._ended = send, False, False
+        self._send, self._begun = send, False
 
     async def headers(self, metadata: Metadata) -> None:
         """Send initial metadata."""
-        await self._out(self._start(metadata), self._piece(b"", more=True))
+        start = _start(metadata)
+        self._begun = True
+        await self.out((start, _piece(b"", more=True)))
 
     async def message(self, data: bytes) -> None:
         """Send one message. CancelledError when the caller has gone."""
-        if not self._begun:
-            await self._out(self._start(()))
-        await self._out(self._piece(frame(data), more=True))
-
-    async def reply(self, reply: Reply) -> Metadata:
-        """A unary answer but for its end; gives what of its headers goes with that, as in `intercept`."""
-        own = tuple([item for item in reply.headers if item[0].startswith(OWN)])
-        if reply.message is not None or len(own) < len(reply.headers):
-            others = tuple([item for item in reply.headers if not item[0].startswith(OWN)])
-            data = b"" if reply.message is None else frame(reply.message)
-            await self._out(self._start(others), self._piece(data, more=False))
-        return own
-
-    async def end(self, final: Final, own: Metadata = ()) -> None:
-        """Send the status: in trailers, or in the only block of headers when nothing went before."""
-        with contextlib.suppress(CallerGone):
-            status = wire.status(final, own)
-            if not self._begun:
-                await self._whole(200, [_CONTENT, _ACCEPT, *status], b"")
-                return
-            trailers: Event = {"type": "http.response.trailers", "headers": status}
-            await (self._out(trailers) if self._ended else self._out(self._piece(b"", more=False), trailers))
-
-    async def plain(self, status: int, text: bytes) -> None:
-        """An answer to what is not gRPC."""
-        with contextlib.suppress(CallerGone):
-            await self._whole(status, [(b"content-type", b"text/plain")], text)
-
-    def _start(self, metadata: Metadata) -> Event:
+        piece = _piece(frame(data), more=True)
+        events = (piece,) if self._begun else (_start(()), piece)
         self._begun = True
-        headers = [_CONTENT, _ACCEPT, *wire.sent(metadata)]
-        return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": True}
+        await self.out(events)
 
-    def _piece(self, data: bytes, *, more: bool) -> Event:
-        self._ended = not more
-        return {"type": "http.response.body", "body": data, "more_body": more}
+    def reply(self, reply: Reply, final: Final) -> _Events:
+        """A whole unary answer, with this end; which of its headers go with the end is as in `intercept`."""
+        own: list[tuple[str, str | bytes]] = []
+        others: list[tuple[str, str | bytes]] = []
+        for item in reply.headers:
+            (own if item[0].startswith(OWN) else others).append(item)
+        if reply.message is None and not others:
+            return self.end(final, own)
+        data = b"" if reply.message is None else frame(reply.message)
+        return _start(others), _piece(data, more=False), _trailers(wire.status(final, own))
 
-    async def _whole(self, status: int, headers: wire.Headers, data: bytes) -> None:
-        start: Event = {"type": "http.response.start", "status": status, "headers": headers}
-        await self._out(start, self._piece(data, more=False))
+    def end(self, final: Final, own: Iterable[tuple[str, str | bytes]] = ()) -> _Events:
+        """The status: in trailers, or in the only block of headers when nothing went before."""
+        status = wire.status(final, own)
+        if not self._begun:
+            return _whole(200, [_CONTENT, _ACCEPT, *status], b"")
+        return _piece(b"", more=False), _trailers(status)
 
-    async def _out(self, *events: Event) -> None:
+    def plain(self, status: int, text: bytes) -> _Events:
+        """An answer to what is not gRPC."""
+        return _whole(status, [(b"content-type", b"text/plain")], text)
+
+    async def out(self, events: _Events) -> None:
         """Hand them to the server, whose future must not be cancelled: another thread sets it."""
         try:
             for event in events:
@@ -316,3 +300,20 @@ class _Answer:
                 await (asyncio.shield(done) if isinstance(done, asyncio.Future) else done)
         except Exception:  # noqa: BLE001 - the server has errors of its own, and one meaning: nobody listens
             raise CallerGone from None
+
+
+def _start(metadata: Iterable[tuple[str, str | bytes]]) -> Event:
+    headers = [_CONTENT, _ACCEPT, *wire.sent(metadata)]
+    return {"type": "http.response.start", "status": 200, "headers": headers, "trailers": True}
+
+
+def _piece(data: bytes, *, more: bool) -> Event:
+    return {"type": "http.response.body", "body": data, "more_body": more}
+
+
+def _trailers(headers: wire.Headers) -> Event:
+    return {"type": "http.response.trailers", "headers": headers}
+
+
+def _whole(status: int, headers: wire.Headers, data: bytes) -> _Events:
+    return {"type": "http.response.start", "status": status, "headers": headers}, _piece(data, more=False)

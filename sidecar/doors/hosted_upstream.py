@@ -10,17 +10,19 @@ What Envoy itself says of a connection is told in generic words, as `enforcement
 
 import asyncio
 import re
-from collections.abc import Awaitable, Iterable
-from typing import Protocol
-
-from pyqwest import Headers, Request, Response
+from collections.abc import Awaitable
+from functools import lru_cache
+from typing import TYPE_CHECKING, Any, Protocol
 
 from sidecar.doors import hosted_wire as wire
-from sidecar.doors.grpc_frames import FrameError, Frames, frame
+from sidecar.doors.grpc_frames import FrameError, Frames, frame, only
 from sidecar.doors.hosted_body import CallerGone
 from sidecar.enforcement import rich_status
 from sidecar.enforcement.call import Exchange, Final, Metadata, Reply, Upstream
 from sidecar.errors import Code, ForwardError
+
+if TYPE_CHECKING:
+    from pyqwest import Response
 
 _SPOKE = "x-envoy-upstream-service-time"
 _METHOD = re.compile(r"/[A-Za-z0-9_.]+/[A-Za-z0-9_]+")
@@ -34,14 +36,37 @@ _TOLD = {
     Code.DEADLINE_EXCEEDED: "the service did not answer before the deadline",
     Code.RESOURCE_EXHAUSTED: "the service's answer is larger than the sidecar passes on",
 }
+_METHODS = 1024
+"""Of so many methods the address is remembered."""
+_OWN_HEADERS = [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "customhouse")]
 _LONGEST_HEADER_TIMEOUT = 99_999_999
+
+
+class _Pairs(list[tuple[str, str]]):
+    """Headers in the only way in which Envoy's client looks at them: how many, and one after the other."""
+
+    items = list.__iter__
+
+
+class Asked:
+    """A request as Envoy's client (pyvoy 1.3) reads one: these five names, and no other of `pyqwest.Request`'s.
+
+    Made so, its headers are taken apart once, by the client itself, which leaves out what no header can carry.
+    """
+
+    __slots__ = ("content", "headers", "url")
+    method = "POST"
+    _json = False
+
+    def __init__(self, url: str, headers: list[tuple[str, str]], content: bytes) -> None:
+        self.url, self.headers, self.content = url, _Pairs(headers), content
 
 
 class Transport(Protocol):
     """Envoy's client, bound to one cluster: `pyvoy.asgi.httpclient.HTTPTransport`."""
 
-    def execute(self, request: Request) -> Awaitable[Response]:
-        """Send a request; its response once the headers are there."""
+    def execute(self, request: Any) -> "Awaitable[Response]":
+        """Send a request, a `pyqwest.Request` or an `Asked`; its response once the headers are there."""
 
 
 class EnvoyUpstream:
@@ -51,6 +76,7 @@ class EnvoyUpstream:
         """`streams` serves streams. `limit`: bytes of one message. `authority`: the service's name."""
         self._transport, self._streams, self._limit = transport, streams, limit
         self._base = f"http://{authority}"
+        self._url = lru_cache(maxsize=_METHODS)(self._at)
 
     async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:
         """A unary call. Cancelling the awaiting task cancels the upstream call. `timeout` in seconds.
@@ -76,20 +102,31 @@ class EnvoyUpstream:
         """The same status code with nothing in it that could carry data."""
         return rich_status.reduced(final)
 
-    def _request(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Request:
-        if not _METHOD.fullmatch(method):
-            raise ForwardError("the call cannot be sent on", operator=f"{method!r} is no method's path")
-        headers = [("content-type", "application/grpc"), ("te", "trailers"), ("user-agent", "customhouse")]
+    def _request(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Asked:
+        headers = _OWN_HEADERS + wire.sent_text(metadata)
         if timeout is not None:
             headers.append(("grpc-timeout", _header_timeout(timeout)))
-        headers += wire.sent_text(metadata)
-        return Request("POST", self._base + method, Headers(headers), frame(message))
+        return Asked(self._url(method), headers, frame(message))
 
-    async def _exchanged(self, request: Request) -> Reply:
+    def _at(self, method: str) -> str:
+        if not _METHOD.fullmatch(method):
+            raise ForwardError("the call cannot be sent on", operator=f"{method!r} is no method's path")
+        return self._base + method
+
+    async def _exchanged(self, request: Asked) -> Reply:
         try:
             response = await self._transport.execute(request)
             try:
-                return await self._read(response)
+                messages: list[bytes] = []
+                frames: Frames | None = None
+                async for piece in response.content:
+                    data = bytes(piece)
+                    if frames is None and not messages and (message := only(data, self._limit)) is not None:
+                        messages.append(message)  # the commonest answer: one piece
+                        continue
+                    frames = frames or Frames(self._limit)
+                    messages = _one(messages + frames.feed(data))
+                return _reply(response, messages, cut=frames is not None and frames.partial)
             except BaseException:
                 async with response:  # what has not been read to its end must not go on coming
                     raise
@@ -100,33 +137,39 @@ class EnvoyUpstream:
                 raise CallerGone from None
             return _told(Code.UNAVAILABLE)
 
-    async def _read(self, response: Response) -> Reply:
-        frames, messages = Frames(self._limit), []
-        async for piece in response.content:
-            messages += frames.feed(bytes(piece))
-            if len(messages) > 1:
-                raise FrameError("a unary call has one answer", code=Code.INTERNAL)
-        headers: Iterable[tuple[str, str]] = response.headers.items()
-        trailers: Iterable[tuple[str, str]] = response.trailers.items()
-        spoke = response.headers.get(_SPOKE) is not None
-        if response.status != 200 or not response.headers.get("content-type", "").startswith("application/grpc"):
-            return _foreign(response.status, spoke=spoke)
-        said = dict(trailers)
-        if "grpc-status" not in said:  # the only block of headers is the end as well
-            headers, trailers, said = (), headers, dict(headers)
-        code, text = (
-            wire.CODES.get(said.get("grpc-status", ""), Code.UNKNOWN),
-            wire.unpercent(said.get("grpc-message", "")),
-        )
-        if not spoke:
-            return _unanswered(text)
-        if "grpc-status" not in said or (code is Code.OK and (len(messages) != 1 or frames.partial)):
-            return _told(Code.INTERNAL)
-        return Reply(
-            message=messages[0] if code is Code.OK else None,
-            headers=wire.of_upstream(headers),
-            final=Final(code=code, message=text, trailing=wire.of_upstream(trailers)),
-        )
+
+def _one(messages: list[bytes]) -> list[bytes]:
+    if len(messages) > 1:
+        raise FrameError("a unary call has one answer", code=Code.INTERNAL)
+    return messages
+
+
+def _reply(response: "Response", messages: list[bytes], *, cut: bool) -> Reply:
+    """What the service answered, or Envoy in its place. ForwardError as `_unanswered`."""
+    headers = list(response.headers.items())
+    trailers = list(response.trailers.items())
+    spoke, content = False, ""
+    for key, text in headers:
+        if key == _SPOKE:
+            spoke = True
+        elif key == "content-type":
+            content = content or text
+    if response.status != 200 or not content.startswith("application/grpc"):
+        return _foreign(response.status, spoke=spoke)
+    said = dict(trailers)
+    if "grpc-status" not in said:  # the only block of headers is the end as well
+        headers, trailers, said = [], headers, dict(headers)
+    code = wire.CODES.get(said.get("grpc-status", ""), Code.UNKNOWN)
+    text = wire.unpercent(said.get("grpc-message", ""))
+    if not spoke:
+        return _unanswered(text)
+    if "grpc-status" not in said or (code is Code.OK and (len(messages) != 1 or cut)):
+        return _told(Code.INTERNAL)
+    return Reply(
+        message=messages[0] if code is Code.OK else None,
+        headers=wire.of_upstream(headers),
+        final=Final(code=code, message=text, trailing=wire.of_upstream(trailers)),
+    )
 
 
 def _header_timeout(seconds: float) -> str:

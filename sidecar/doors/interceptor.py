@@ -17,7 +17,7 @@ from typing import Any, TypeVar
 
 import grpc
 
-from sidecar.doors.local import LocalService
+from sidecar.doors.local import LocalMethod, LocalService
 from sidecar.enforcement.call import AnswerSink, Call, Final, Metadata, Reply, Upstream
 from sidecar.enforcement.declarations import INTERCEPTOR
 from sidecar.enforcement.intercept import Enforcement, ProxyHandler, as_status, call_of
@@ -33,23 +33,20 @@ class _Bound:
     """The enforcement point, forwarding to one handler of this process."""
 
     def __init__(self, point: Enforcement, handler: Any, threads: Executor) -> None:
-        self._point, self._handler, self._threads = point, handler, threads
+        self._point, self._method = point, LocalMethod(handler, threads)
+        self.kind = point.kind
 
-    def kind(self, method: str) -> str | None:
-        """As the enforcement point says."""
-        return self._point.kind(method)
-
-    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
+    def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Coroutine[Any, Any, Reply]:
         """A whole unary call."""
         del upstream
-        return await self._point.unary(call, request, LocalService(self._handler, call, self._threads))
+        return self._point.unary(call, request, LocalService(self._method, call))
 
-    async def stream(
+    def stream(
         self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream | None = None
-    ) -> Final:
+    ) -> Coroutine[Any, Any, Final]:
         """A call of any kind."""
         del upstream
-        return await self._point.stream(call, requests, answer, LocalService(self._handler, call, self._threads))
+        return self._point.stream(call, requests, answer, LocalService(self._method, call))
 
 
 class AioInterceptor(grpc.aio.ServerInterceptor):

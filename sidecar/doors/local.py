@@ -9,14 +9,14 @@ import asyncio
 import contextlib
 import inspect
 import time
-from collections.abc import AsyncIterator, Callable, Coroutine, Iterable, Iterator, Mapping
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Iterable, Iterator, Mapping
 from concurrent.futures import Executor
 from typing import Any, NamedTuple, NoReturn, TypeVar
 
 import grpc
 
 from sidecar.enforcement import rich_status
-from sidecar.enforcement.call import Call, Final, Metadata, Peer, Reply
+from sidecar.enforcement.call import OK, Call, Final, Metadata, Peer, Reply
 from sidecar.enforcement.metadata import Pairs, from_upstream
 from sidecar.errors import Code
 
@@ -43,22 +43,23 @@ class Aborted(Exception):  # noqa: N818 - how a handler ends its call, not a fau
 class LocalContext:
     """What a handler sees of its call: the parts of `grpc.ServicerContext` and its aio twin that a service may use."""
 
+    # What most calls never change stands here once, and not in each call.
+    _code, _details = Code.OK, ""
+    _initial: Metadata = ()
+    _trailing: Metadata = ()
+    _active = True
+    reads: "asyncio.Queue[Message | None] | None" = None
+    writes: Callable[[Message], Any] | None = None
+
     def __init__(self, metadata: Metadata, peer: Peer, timeout: float | None, *, waits: bool) -> None:
         """`waits`: the aio form, in which sending and aborting are awaited."""
-        self._metadata = tuple([_Metadatum(key, value) for key, value in metadata])
-        self._peer, self._waits = peer, waits
+        self._metadata, self._peer, self._waits = metadata, peer, waits
         self._until = None if timeout is None else time.monotonic() + timeout
-        self._code, self._details = Code.OK, ""
-        self._initial: Metadata = ()
-        self._trailing: Metadata = ()
         self._callbacks: list[Callable[[], None]] = []
-        self._active = True
-        self.reads: asyncio.Queue[Message | None] | None = None
-        self.writes: Callable[[Message], Any] | None = None
 
     def invocation_metadata(self) -> Metadata:
         """The metadata that was forwarded: the caller's, stripped, and the sidecar's own."""
-        return self._metadata
+        return tuple([_Metadatum(key, value) for key, value in self._metadata])
 
     def peer(self) -> str:
         """The address, as the transport said it."""
@@ -173,6 +174,8 @@ class LocalContext:
     def end(self) -> None:
         """The call has ended: tell whoever asked to be told."""
         self._active = False
+        if not self._callbacks:
+            return
         callbacks, self._callbacks = self._callbacks, []
         for callback in callbacks:
             with contextlib.suppress(Exception):
@@ -181,10 +184,12 @@ class LocalContext:
     @property
     def headers(self) -> Metadata:
         """What the handler sent as initial metadata, as far as it may be shown."""
-        return from_upstream(self._initial)
+        return from_upstream(self._initial) if self._initial else ()
 
     def final(self) -> Final:
         """How the handler ended the call."""
+        if self._code is Code.OK and not self._details and not self._trailing:
+            return OK
         return Final(code=self._code, message=self._details, trailing=from_upstream(self._trailing))
 
     def failed(self, error: BaseException) -> Final:
@@ -194,30 +199,40 @@ class LocalContext:
         return Final(code=Code.UNKNOWN, message=f"Unexpected {type(error)}: the service failed")
 
 
+class LocalMethod:
+    """A handler that the server has, as far as it is the same at each call."""
+
+    def __init__(self, handler: Any, threads: Executor) -> None:
+        """`handler` is a `grpc.RpcMethodHandler`; `threads` run what is no coroutine."""
+        self.handler, self.threads = handler, threads
+        self.read: Callable[[bytes], Message] = handler.request_deserializer or _as_it_is
+        self.write: Callable[[Message], bytes] = handler.response_serializer or _as_it_is
+        self.unary = handler.unary_unary
+        self.waits = inspect.iscoroutinefunction(self.unary)
+
+
 class LocalService:
     """The `Upstream` of one call: the handler that the server would have called."""
 
-    def __init__(self, handler: Any, call: Call, threads: Executor) -> None:
-        """`handler` is a `grpc.RpcMethodHandler`; `threads` run what is no coroutine."""
-        self._handler, self._call, self._threads = handler, call, threads
-        self._read = handler.request_deserializer or (lambda data: data)
-        self._write = handler.response_serializer or (lambda message: message)
+    __slots__ = ("_call", "_method")
+
+    def __init__(self, method: LocalMethod, call: Call) -> None:
+        self._method, self._call = method, call
 
     async def unary(self, method: str, message: bytes, metadata: Metadata, timeout: float | None) -> Reply:
         """Call the handler."""
         del method
-        function = self._handler.unary_unary
-        waits = inspect.iscoroutinefunction(function)
-        context = LocalContext(metadata, self._call.peer, timeout, waits=waits)
+        local = self._method
+        context = LocalContext(metadata, self._call.peer, timeout, waits=local.waits)
         try:
-            async with asyncio.timeout(timeout):
-                request = self._read(message)
-                if waits:
-                    answer = await function(request, context)
-                else:
-                    answer = await self._threaded(function, request, context)
+            request = local.read(message)
+            if timeout is None:
+                answer = await self._answer(request, context)
+            else:
+                async with asyncio.timeout(timeout):
+                    answer = await self._answer(request, context)
             final = context.final()
-            data = self._write(answer) if final.code is Code.OK else None
+            data = local.write(answer) if final.code is Code.OK else None
         except TimeoutError:
             final, data = Final(code=Code.DEADLINE_EXCEEDED, message="the service did not answer in time"), None
         except Exception as error:  # noqa: BLE001 - whatever a handler lets go is its call's end
@@ -229,23 +244,26 @@ class LocalService:
     def open(self, method: str, metadata: Metadata, timeout: float | None) -> "LocalExchange":
         """Begin a streaming call of the handler."""
         del method
-        return LocalExchange(self._handler, self._call.peer, metadata, timeout, self._threads)
+        return LocalExchange(self._method, self._call.peer, metadata, timeout)
 
     def reduced(self, final: Final) -> Final:
         """See `rich_status.reduced`."""
         return rich_status.reduced(final)
 
-    async def _threaded(self, function: Callable[..., Message], *arguments: object) -> Message:
-        return await asyncio.get_running_loop().run_in_executor(self._threads, function, *arguments)
+    def _answer(self, request: Message, context: LocalContext) -> Awaitable[Message]:
+        local = self._method
+        if local.waits:
+            answer: Awaitable[Message] = local.unary(request, context)
+            return answer
+        return asyncio.get_running_loop().run_in_executor(local.threads, local.unary, request, context)
 
 
 class LocalExchange:
     """One open call of a handler of any kind; both sides wait for each other."""
 
-    def __init__(self, handler: Any, peer: Peer, metadata: Metadata, timeout: float | None, threads: Executor) -> None:
-        self._handler, self._threads, self._timeout = handler, threads, timeout
-        self._read = handler.request_deserializer or (lambda data: data)
-        self._write = handler.response_serializer or (lambda message: message)
+    def __init__(self, method: LocalMethod, peer: Peer, metadata: Metadata, timeout: float | None) -> None:
+        self._handler, self._threads, self._timeout = method.handler, method.threads, timeout
+        handler, self._read, self._write = method.handler, method.read, method.write
         self._function = next(
             one
             for one in (handler.unary_unary, handler.unary_stream, handler.stream_unary, handler.stream_stream)
@@ -363,6 +381,10 @@ class LocalExchange:
         self._begun.set()
         if self._context.code() is grpc.StatusCode.OK:
             await self._unless_over(self._answers.put(self._write(answer)))
+
+
+def _as_it_is(message: Message) -> Message:
+    return message
 
 
 async def _nothing() -> None:

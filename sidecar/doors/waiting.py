@@ -7,25 +7,29 @@
 
 import asyncio
 from collections import OrderedDict
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from itertools import islice, takewhile
 from typing import Final as Constant
-from typing import NamedTuple
+
+import msgspec
 
 from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
+from sidecar.enforcement.unreported import Unreported, unobserved
 from sidecar.errors import RecordError
-from sidecar.vocabulary import ReasonCode
+from sidecar.vocabulary import Level, ReasonCode
 
 Inquiry = MethodInquiry | EntityInquiry
+Waiter = Inquiry | Unreported
+"""A permit that waits: the inquiry itself where more may be asked about the call, otherwise what is left of it."""
 
-LOOK_SECONDS: Constant = 0.05
-"""How often lapsed permits are looked for."""
+LOOK_SECONDS: Constant = 0.02
+"""How often lapsed permits are looked for: what lapses between two looks is written within a few milliseconds."""
 _AT_ONCE: Constant = 64
-"""Outcomes written together: they share a sync of the disk."""
+"""Outcomes written together: they share a write and a sync of the disk, and others are served between."""
 
 
-class _Held(NamedTuple):
-    inquiry: Inquiry
+class _Held(msgspec.Struct, frozen=True, gc=False):
+    waiter: Waiter
     owner: str
     until: float
 
@@ -61,19 +65,19 @@ class Waiting:
                 operator=f"{why}, {self._owners.get(owner, 0)} of them {owner}'s. Callers have to send ReportOutcome; "
                 "checks.waiting says how many may wait, checks.report_within how long.",
             )  # fmt: skip
-        self._held[inquiry.call_id] = _Held(inquiry, owner, self._clock() + self.within)
+        self._held[inquiry.call_id] = _Held(inquiry.handed_out(), owner, self._clock() + self.within)
         self._owners[owner] = self._owners.get(owner, 0) + 1
 
-    def look(self, call_id: str, owner: str) -> Inquiry | None:
+    def look(self, call_id: str, owner: str) -> Waiter | None:
         """The permit, which goes on waiting; None unless it waits, has not lapsed, and is this owner's."""
         held = self._held.get(call_id)
         if held is None or held.owner != owner or held.until <= self._clock():
             return None
-        return held.inquiry
+        return held.waiter
 
-    def take(self, call_id: str, owner: str) -> Inquiry | None:
+    def take(self, call_id: str, owner: str) -> Waiter | None:
         """As `look`, and it waits no longer."""
-        return None if self.look(call_id, owner) is None else self._out(call_id).inquiry
+        return None if self.look(call_id, owner) is None else self._out(call_id)
 
     async def run(self) -> None:
         """Write the outcomes of those that have lapsed. Runs until cancelled."""
@@ -88,13 +92,21 @@ class Waiting:
 
     async def _expire(self, now: float) -> None:
         while due := self._due(now):
-            waiting = []
+            together, waiting = dict[Level, list[str]](), []
             for call_id in due:
-                if call_id in self._held and self._held[call_id].inquiry.at_once:
+                held = self._held.get(call_id)
+                if held is None:
+                    continue  # the caller has reported while others' outcomes were written
+                if isinstance(held.waiter, Unreported):
+                    together.setdefault(held.waiter.level, []).append(call_id)
+                elif held.waiter.at_once:
                     await self._unobserved(call_id)
                 else:
                     waiting.append(call_id)
-            await asyncio.gather(*(self._unobserved(one) for one in waiting))
+            for names in together.values():
+                await self._unobserved_together(names)
+            if waiting:
+                await asyncio.gather(*(self._unobserved(one) for one in waiting))
             await asyncio.sleep(0)  # others are served between
 
     def _due(self, now: float) -> list[str]:
@@ -103,14 +115,21 @@ class Waiting:
         return [call_id for call_id, _ in islice(lapsed, _AT_ONCE)]
 
     async def _unobserved(self, call_id: str) -> None:
-        if call_id in self._held:  # the caller may have reported while others' outcomes were written
-            await self._out(call_id).inquiry.unobserved()
+        waiter = self._out(call_id) if call_id in self._held else None
+        if waiter is not None and not isinstance(waiter, Unreported):
+            await waiter.unobserved()
 
-    def _out(self, call_id: str) -> _Held:
+    async def _unobserved_together(self, names: Sequence[str]) -> None:
+        # None is taken out before the records are as good as written: nothing is waited for between the two.
+        found = [self._out(one) for one in names if one in self._held]
+        if calls := [one for one in found if isinstance(one, Unreported)]:
+            await unobserved(calls)
+
+    def _out(self, call_id: str) -> Waiter:
         held = self._held.pop(call_id)
         left = self._owners[held.owner] - 1
         if left:
             self._owners[held.owner] = left
         else:
             del self._owners[held.owner]
-        return held
+        return held.waiter

@@ -1,6 +1,6 @@
 """The shapes between a door and the enforcement point: neither grpc nor ASGI is seen here."""
 
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from dataclasses import dataclass
 from typing import Protocol
 
@@ -13,11 +13,6 @@ Metadata = tuple[tuple[str, str | bytes], ...]
 
 CALL_ID = "x-customhouse-call-id"
 """Metadata key under which upstream and caller learn the id of a call's records."""
-
-_48_BITS = (1 << 48) - 1
-_RANDOM = 3 + 1 + 3 + 12
-_VARIANT = {digit: "89ab"[at % 4] for at, digit in enumerate("0123456789abcdef")}
-"""Two bits of the digit stay random (RFC 9562, section 4.1)."""
 
 DOMAIN = "customhouse"
 """`google.rpc.ErrorInfo.domain` of every refusal."""
@@ -98,19 +93,6 @@ class Reply(msgspec.Struct, frozen=True, kw_only=True):
     message: bytes | None
     headers: Metadata
     final: Final
-
-
-def call_ids(clock: Callable[[], float], digits: Callable[[int], str]) -> Callable[[], str]:
-    """Makes ids of calls: UUIDs version 7 (RFC 9562, section 5.7) in text form.
-
-    `clock` gives unix seconds; `digits` so many random hexadecimal digits, none of them twice.
-    """
-
-    def new_id() -> str:
-        time, random = f"{int(clock() * 1000) & _48_BITS:012x}", digits(_RANDOM)
-        return f"{time[:8]}-{time[8:]}-7{random[:3]}-{_VARIANT[random[3]]}{random[4:7]}-{random[7:]}"
-
-    return new_id
 
 
 class AnswerSink(Protocol):

@@ -21,7 +21,8 @@ class Caller:
     """The state of one call as far as it concerns who asks, and for what.
 
     What is remembered about a caller stands behind the parts it asks: `Identifier` (who a token from a peer means),
-    `Circumstances` (equal words), `Questions` (what they come to in a document). ADR 0032 says when each lapses.
+    `Circumstances` (equal words), `Questions` (what they come to in a document). ADR 0032 says when each lapses; for a
+    call that is like one before, all of it stands together in `regulars` (ADR 0037).
     """
 
     # What most calls never change stands here once, and not in each call.
@@ -100,6 +101,13 @@ class Caller:
     def claimed_for(self) -> str:
         """The service for which the caller's claims and what lifts the DSP were looked up; after `claim`."""
         return self._claimed_for
+
+    @property
+    def claims(self) -> Claims:
+        """What they claim; after `claim`."""
+        if self._claims is None:
+            raise InterceptError("the caller's claims are not known")
+        return self._claims
 
     @property
     def identity(self) -> Identity:

@@ -16,9 +16,9 @@ from sidecar.enforcement import refusals
 from sidecar.enforcement.call import Final, Metadata
 from sidecar.enforcement.caller import Caller
 from sidecar.enforcement.cover import Cover, SeenSubjects
-from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.entries import DecisionEntry, DecisionForm
 from sidecar.enforcement.exposure import CallExposure, Exposure, Exposures, Wanted, group_of, in_scope
-from sidecar.enforcement.forwarded import forwarded
+from sidecar.enforcement.forwarded import forwarded, who_called
 from sidecar.enforcement.obligations import Duties
 from sidecar.enforcement.prepared import Prepared, prepare
 from sidecar.enforcement.questions import Question
@@ -75,6 +75,8 @@ class Decided(msgspec.Struct, frozen=True):
     prepared: Prepared
     entry: DecisionEntry
     until: float
+    remembered: bool = False
+    """The answer was there already."""
 
 
 class Case(Caller):
@@ -84,12 +86,22 @@ class Case(Caller):
     """The call's account with the ledger, once the ledger was asked."""
     revision: str | None = None
     """Of the policy that decided last."""
+    sole: Decided | None = None
+    """The one question of the call, while it has asked no other."""
+    _questions = 0
     closed = False
     """The outcome is written, or being written."""
     lasting = False
     """A decision may cover more than one message each way, so that how long it lasts matters."""
     _refused: tuple[str, Code] | None = None
     _permitted = False
+
+    def equal(self, other: "Case", *, permitted: bool) -> None:
+        """This call is the other in all but whom it is about. `permitted`: that is recorded of this one as well."""
+        self._identity, self._claims = other._identity, other._claims  # noqa: SLF001 - of this very class
+        self._described, self.action = other._described, other.action  # noqa: SLF001
+        self._claimed_for = other.claimed_for
+        self.expires_at, self.revision, self._permitted = other.expires_at, other.revision, permitted
 
     async def permit_schema(self) -> None:
         """Record that an identified caller may read schemas, which hold no personal data. RecordError."""
@@ -130,9 +142,11 @@ class Case(Caller):
             if refusal is not None:
                 return refusal
             found.append(decided)
+            self._questions += 1
             until = min(until, decided.until)
             duties = decided.prepared.duties if duties is _NO_DUTIES else duties.and_(decided.prepared.duties)
         self._permit(found)
+        self.sole = found[0] if self._questions == 1 else None
         return Cover(counts, reached, classes, found[0].put.context.time, until, duties)
 
     def put(self, phase: Phase, counts: SubjectCounts, classes: Mapping[SubjectKey, SubjectClass]) -> Put | None:
@@ -173,7 +187,8 @@ class Case(Caller):
         if decision is None:
             return None
         left = self.parts.decisions.left(put.data) if self.lasting else decision.ttl_seconds
-        return self.answered(put, decision, put.policy, perf_counter() - started, started + left)
+        took = perf_counter() - started
+        return self.answered(put, decision, put.policy, took, started + left, remembered=True)
 
     async def answer(self, put: Put) -> Decided:
         """Ask the policy. DecideError."""
@@ -187,7 +202,9 @@ class Case(Caller):
             decision = await decisions.decide(document, put.data, valid_for=put.valid_for)
         return self.answered(put, decision, policy, perf_counter() - started, started + decision.ttl_seconds)
 
-    def answered(self, put: Put, decision: Decision, policy: PolicyRef, took: float, until: float) -> Decided:
+    def answered(
+        self, put: Put, decision: Decision, policy: PolicyRef, took: float, until: float, *, remembered: bool = False
+    ) -> Decided:
         """The question with this answer, of this policy, which took so many seconds. RecordError once the call has ended."""
         self.span.stage("decide")
         prepared = self.parts.preparations.of(decision, self.call.door)
@@ -195,7 +212,7 @@ class Case(Caller):
             self.parts.report(prepared.error)
         seen = [(kind, name, class_) for (kind, name), class_ in put.classes.items()]
         entry = self._entry(put.phase, put.data, prepared, seen, policy, put.index, took)
-        return Decided(put, policy, decision, prepared, entry, until)
+        return Decided(put, policy, decision, prepared, entry, until, remembered)
 
     def _recorded(self, decided: Decided) -> Final | None:
         """What the caller is told of a deny; None for a permit."""
@@ -275,26 +292,35 @@ class Case(Caller):
     ) -> DecisionEntry:  # fmt: skip
         if self.closed:
             raise RecordError("the call has ended")
-        parts, span, identity, action = self.parts, self.span, self._identity, self.action
+        span = self.span
         return DecisionEntry(
+            form=self._form(phase, data, prepared, policy, index),
             call_id=self.call_id,
-            phase=phase,
-            service=action.service or "",
-            method=action.method or "",
-            door=self.call.door.name,
             trace=Trace(trace_id=span.trace_id, span_id=span.span_id, from_=span.from_),
-            policy=policy,
-            directory=parts.standing.directory() if identity is None else identity.directory,
-            index=index,
-            input=msgspec.Raw(data),
-            decision=prepared.encoded,
-            subjects=seen,
-            obligations=prepared.obligations,
-            level=self._level(permits=prepared.permits, asked=prepared.duties.durability),
-            engine=parts.decisions.name,
             eval_us=int(took * 1e6),
+            subjects=seen,
             deadline=self.call.deadline,
         )
+
+    def _form(
+        self, phase: Phase, data: bytes, prepared: Prepared, policy: PolicyRef, index: str | None
+    ) -> DecisionForm:
+        """A question's is kept with it, for as long as the same is decided about it at the same door."""
+        parts, identity, action, door = self.parts, self._identity, self.action, self.call.door.name
+        directory = parts.standing.directory() if identity is None else identity.directory
+        level = self._level(permits=prepared.permits, asked=prepared.duties.durability)
+        rest = (door, prepared, policy, directory, index, level, parts.decisions.name)
+        kept = data.form if isinstance(data, Question) else None
+        if kept is not None and kept[0] == rest:
+            return kept[1]
+        form = DecisionForm(
+            phase=phase, service=action.service or "", method=action.method or "", door=door, policy=policy,
+            directory=directory, index=index, input=msgspec.Raw(data), decision=prepared.encoded,
+            obligations=prepared.obligations, level=level, engine=parts.decisions.name,
+        )  # fmt: skip
+        if isinstance(data, Question):
+            data.form = (rest, form)
+        return form
 
     def _noted(self, phase: Phase, prepared: Prepared) -> None:
         self.span.stage("record")
@@ -331,8 +357,7 @@ class Case(Caller):
         self.closed = True
         try:
             try:
-                level = self._level(permits=self._refused is None)
-                await self.parts.recorder.outcome(body, "committed" if level == "acknowledged" else level)
+                await self.parts.recorder.outcome(body, self.outcome_level)
             except Exception as error:  # noqa: BLE001 - whatever it was, there is no durable outcome
                 final = self._unrecorded(error)
             finally:
@@ -348,16 +373,16 @@ class Case(Caller):
     @property
     def at_once(self) -> bool:
         """Whether `close` waits for nothing: the outcome has to be written only, and the ledger knows of no such call."""
-        return self.exposure is None and self._level(permits=self._refused is None) == "written"
+        return self.exposure is None and self.outcome_level == "written"
+
+    @property
+    def outcome_level(self) -> Level:
+        """What the outcome must reach: the level of the decisions, but at most `committed`, since the call has ended."""
+        level = self._level(permits=self._refused is None)
+        return "committed" if level == "acknowledged" else level
 
     def _unrecorded(self, error: Exception) -> Final:
-        failed = (
-            error
-            if isinstance(error, RecordError)
-            else RecordError(
-                "the access cannot be recorded now", operator=f"the recorder failed: {type(error).__name__}"
-            )
-        )
+        failed = refusals.unrecorded(error)
         self.parts.report(failed)
         final = refusals.failed(failed, self.call_id)
         self._refused = ("record_unavailable", final.code)
@@ -371,4 +396,5 @@ class Case(Caller):
 
     def forward_metadata(self) -> Metadata:
         """What the upstream is sent: the caller's metadata, and who called."""
-        return forwarded(self.call.metadata, self.call_id, self.span.traceparent, self._identity or self.identity)
+        who = who_called(self._identity or self.identity)
+        return forwarded(self.call.metadata, self.call_id, self.span.traceparent, who)

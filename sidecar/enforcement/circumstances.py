@@ -44,7 +44,9 @@ class Authorizations(Protocol):
 class Claims:
     """What stays the same for the whole call."""
 
-    __slots__ = ("_justification", "_lifted", "_network", "_ready", "_ticket", "exceptions", "expires_at", "purpose")
+    __slots__ = (
+        "_justification", "_lifted", "_network", "_ready", "_ticket", "exceptions", "expires_at", "plain", "purpose",
+    )  # fmt: skip
 
     def __init__(
         self,
@@ -58,6 +60,8 @@ class Claims:
         self._lifted = lifted
         self.purpose, self._justification, self._ticket = purpose, justification, ticket
         self.exceptions, self._network = exceptions, network
+        self.plain = not exceptions and lifted is NOTHING
+        """Whether they are words and nothing else, so that equal words in one place are the same claims at any time."""
         ends = [datetime.fromisoformat(grant.expires).timestamp() for grant in exceptions]
         self.expires_at: float = min([*ends, lifted.expires_at])
         """When the first of exception, authorizations and attestation ends, in unix seconds."""
@@ -169,6 +173,11 @@ class Circumstances:
             network,
             lifted,
         )
+
+    def lifts(self, subjects: Iterable[Subject], service: str, now: float) -> bool:
+        """Whether an authorization or attestation plays a part in what these say at this service at `now`."""
+        asked = self._authorizations
+        return asked is not None and asked.for_call(_parties(subjects), service, now) is not NOTHING
 
     def minute(self, now: float) -> str:
         """`now` as RFC 3339 at minute resolution."""

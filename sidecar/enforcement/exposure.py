@@ -90,6 +90,11 @@ def in_scope(reach: Reach) -> bool:
     return bool(reach.listed) or not reach.categories.isdisjoint(_IN_SCOPE)
 
 
+def nobody_asks() -> Sequence[Item]:
+    """Where there is no ledger, nobody wants to know whom a message concerns."""
+    return ()
+
+
 def of_request(
     description: Described, reached: Reach | None, classes: Classes, nameless: int, label: str
 ) -> list[Item]:

@@ -10,30 +10,31 @@ Invariants, whatever the kind of method:
 * nobody is served on an identity that has lapsed.
 """
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Mapping
 from dataclasses import replace
 from time import perf_counter
+from typing import Self
 
-from sidecar.attributes.messages import MessagePlan, ParsedMessage
+from sidecar.attributes.messages import ParsedMessage
 from sidecar.attributes.reach import Reach
 from sidecar.attributes.resource import Classified, MethodDescription, SubjectKey
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement import refusals
-from sidecar.enforcement.call import OK, Call, Final
+from sidecar.enforcement.call import OK, Call, Final, Metadata
 from sidecar.enforcement.case import Case
 from sidecar.enforcement.cover import Cover, categories_of, counted, decidable, nameless, reclassified, settled
-from sidecar.enforcement.exposure import CallExposure, Wanted, of_answer, of_request
+from sidecar.enforcement.exposure import CallExposure, Wanted, nobody_asks, of_answer, of_request
 from sidecar.enforcement.obligations import Duties, Release, admitted
 from sidecar.enforcement.outcomes import Confirmation, Shown, beyond, cut_short, observed, unseen
 from sidecar.enforcement.parts import Parts
-from sidecar.errors import Code, EnforceError, IdentifyError, InterceptError, StageError
-from sidecar.ledger.items import Item
+from sidecar.errors import Code, IdentifyError, InterceptError, StageError
 from sidecar.observability.calls import CallSpan
 from sidecar.record import MessageCounts
-from sidecar.vocabulary import Phase, ReasonCode, SubjectClass, SubjectCounts
+from sidecar.vocabulary import Phase, SubjectClass, SubjectCounts
 
 Classes = Mapping[SubjectKey, SubjectClass]
-_CHANGES = frozenset({"write", "delete", "admin"})
+CHANGES = frozenset({"write", "delete", "admin"})
+"""Actions whose request itself is counted as released."""
 _MAY_WAIT = frozenset({"read", "list", "search"})
 """Actions whose request may go ahead before the subjects are known, since nothing is released undecided."""
 
@@ -52,8 +53,8 @@ class Guarded:
     ordered = Duties.none()
     """What the decisions about the requests have ordered so far."""
 
-    def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str) -> None:
-        self.case = Case(parts, call, span, call_id)
+    def __init__(self, parts: Parts, call: Call, span: CallSpan, call_id: str, case: Case | None = None) -> None:
+        self.case = case or Case(parts, call, span, call_id)
         """Who calls and what was decided."""
         self._parts, self.call, self.span, self.call_id = parts, call, span, call_id
         self._classes: dict[SubjectKey, SubjectClass] = {}
@@ -82,11 +83,6 @@ class Guarded:
         return self.case.expires_at
 
     @property
-    def revision(self) -> str | None:
-        """Revision of the policy that decided last."""
-        return self.case.revision
-
-    @property
     def free(self) -> bool:
         """Whether everything the upstream says may pass: a permit without content obligations, nothing pending.
 
@@ -95,6 +91,22 @@ class Guarded:
         cover = self._covers.get("request")
         uncounted = self.case.exposure is None
         return cover is not None and not cover.counts.pending and not self._bound and uncounted
+
+    @classmethod
+    def of(cls, case: Case, method: MethodDescription, cover: Cover | None, release: Release) -> Self:
+        """A call that has been opened; `cover`: the decision about its one request, which has been recorded."""
+        guarded = cls(case.parts, case.call, case.span, case.call_id, case)
+        guarded._method, guarded._release = method, release
+        if cover is not None:
+            guarded._covers["request"] = cover
+            guarded._heed("request", cover)
+            guarded._named.update(cover.classes)
+            guarded.messages_in = 1
+        return guarded
+
+    async def enter(self, request: bytes) -> bytes | Final:
+        """Open the call and decide its one request; as `admit`."""
+        return await self.open() or await self.admit(request)
 
     async def open(self) -> Final | None:
         """Stages 1 to 3 for the call as a whole. None, or the recorded refusal."""
@@ -144,7 +156,7 @@ class Guarded:
             if len(self._named) <= _MOST_REMEMBERED:
                 self._named.update(classes)
             self.messages_in += 1
-            if case.action.name in _CHANGES:
+            if case.action.name in CHANGES:
                 self._release.named(classes, description.categories)
                 if case.exposure is not None:
                     case.exposure.release(wanted(), answer=False)
@@ -180,7 +192,10 @@ class Guarded:
         try:
             now = self._still_known()
             description, case, release = self._method or self.description, self.case, self._release
-            parsed = self._readable(description.answer, data)
+            try:
+                parsed = description.answer.parse(data)
+            except InterceptError as error:
+                raise refusals.unreadable(self.call.method, error) from None
             classified = description.answer_subjects(self._parts.classifier, parsed, case.identity.own, now)
             self._answers += 1
             self.span.stage("describe")
@@ -198,7 +213,7 @@ class Guarded:
                     decided=categories_of(reached),
                 )  # fmt: skip
             except InterceptError as error:
-                raise self._unreadable(error) from None
+                raise refusals.unreadable(self.call.method, error) from None
             if case.exposure is not None:
                 self._account(case.exposure, parsed, out, classified)
             if (release.dropped, sum(release.redacted.values())) != before:
@@ -207,12 +222,6 @@ class Guarded:
             return await self.refuse(error, "response")
         self.span.stage("enforce")
         return out
-
-    def _readable(self, plan: MessagePlan, data: bytes) -> ParsedMessage:
-        try:
-            return plan.parse(data)
-        except InterceptError as error:
-            raise self._unreadable(error) from None
 
     def _ordered_already(self, classified: Classified, reached: Reach | None) -> Duties | None:
         """What is ordered for an answer that names whom the request's decision was about; None for any other."""
@@ -254,14 +263,6 @@ class Guarded:
         if (self._method or self.description).server_streaming and perf_counter() >= cover.until:
             return False
         return classes.items() <= cover.classes.items()
-
-    def _unreadable(self, error: InterceptError) -> EnforceError:
-        return EnforceError(
-            "the answer cannot be read, so it cannot be filtered",
-            reason=ReasonCode.OBLIGATION_UNFULFILLABLE,
-            operator=f"{self.call.method}: the upstream's answer does not match its descriptor: {error.operator}. "
-            "Give the sidecar the descriptors the upstream was built from.",
-        )
 
     # -- decisions in force ------------------------------------------------------------------------------------------
 
@@ -323,7 +324,7 @@ class Guarded:
     def _asked(self, counts: SubjectCounts, reached: Reach | None, classes: Classes) -> Wanted:
         """Whom a request concerns, for the ledger."""
         if self._parts.exposures is None:
-            return _nobody_asks
+            return nobody_asks
         number = self.messages_in
         return lambda: of_request(
             self.description, reached, classes, nameless(counts, classes), f"{self.call_id}/asked/{number}"
@@ -332,7 +333,7 @@ class Guarded:
     def _answered(self, parsed: ParsedMessage, classified: Classified) -> Wanted:
         """Whom an answer concerns, for the ledger."""
         if self._parts.exposures is None:
-            return _nobody_asks
+            return nobody_asks
         some, label = nameless(classified.counts, classified.classes), f"{self.call_id}/shown/{self._answers}"
         return lambda: of_answer(self.description, parsed, classified.classes, self._named, some, label)
 
@@ -344,6 +345,10 @@ class Guarded:
         exposure.release(() if out is None else self._answered(left, classified)(), answer=True)
 
     # -- the end -----------------------------------------------------------------------------------------------------
+
+    def forward_metadata(self) -> Metadata:
+        """What the upstream is sent."""
+        return self.case.forward_metadata()
 
     @property
     def exhausted(self) -> Final:
@@ -389,8 +394,3 @@ class Guarded:
         """Write the outcome, before the final status; only once. Without it the call ends UNAVAILABLE."""
         status = final.code._name_  # as `name`, which is worked out by a descriptor written in Python
         return await self.case.close(final, observed(self.call_id, self.span, status, self._shown()))
-
-
-def _nobody_asks() -> Sequence[Item]:
-    """Where there is no ledger, nobody wants to know whom a message concerns."""
-    return ()

@@ -12,13 +12,13 @@ Facts of grpc.aio this file is built around:
 import asyncio
 import time
 import traceback
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from typing import NamedTuple, Protocol, TypeAlias
 
 import grpc
 
 from sidecar.enforcement import rich_status
-from sidecar.enforcement.call import AnswerSink, Call, Door, Final, Metadata, Reply, Upstream
+from sidecar.enforcement.call import OK, AnswerSink, Call, Door, Final, Metadata, Reply, Upstream
 from sidecar.enforcement.metadata import OWN, Pairs, from_caller
 from sidecar.enforcement.peer import PeerReader
 from sidecar.enforcement.transport import OperatorLog
@@ -54,6 +54,7 @@ class _Behind(NamedTuple):
     door: Door
     peers: PeerReader
     log: OperatorLog
+    ended: Callable[[], None]
 
     def failed(self, error: BaseException, method: str) -> Final:
         """Tell the operator where it happened, not what it said: an exception's words may hold message content."""
@@ -69,10 +70,13 @@ class _Behind(NamedTuple):
 
 
 class ProxyHandler(grpc.GenericRpcHandler):
-    """Every method of every service, handed to the enforcement point."""
+    """Every method of every service, handed to the enforcement point. `ended` is told of each call that has ended there."""
 
-    def __init__(self, enforcement: Enforcement, door: Door, peers: PeerReader, log: OperatorLog) -> None:
-        self._behind = _Behind(enforcement, door, peers, log)
+    def __init__(
+        self, enforcement: Enforcement, door: Door, peers: PeerReader, log: OperatorLog,
+        ended: Callable[[], None] = lambda: None,
+    ) -> None:  # fmt: skip
+        self._behind = _Behind(enforcement, door, peers, log, ended)
         self._streams: dict[str, Handler] = {}
 
     def service(self, handler_call_details: grpc.HandlerCallDetails) -> Handler:
@@ -111,18 +115,23 @@ class _Unary:
 
     async def unary_unary(self, request: bytes, context: Context) -> bytes:
         """Serve it."""
-        point, door, peers, log = behind = self._behind
+        point, door, peers, log, ended = behind = self._behind
         method = self._method
         try:
-            reply = await point.unary(call_of(method, context, peers, door, self._said), request)
+            try:
+                reply = await point.unary(call_of(method, context, peers, door, self._said), request)
+            finally:
+                ended()
             final, message = reply.final, reply.message
             if final.code is Code.OK and message is None:
                 log.error("an OK answer came without a message; the call was refused", stage="intercept", method=method)
                 _conclude(context, _FAILED)
                 return b""
-            headers, own = _apart(reply.headers)
-            if headers:
-                await context.send_initial_metadata(headers)
+            own = reply.headers
+            if len(own) != 1 or not own[0][0].startswith(OWN):  # the call's id alone, where the service sent no headers
+                headers, own = _apart(own)
+                if headers:
+                    await context.send_initial_metadata(headers)
         except asyncio.CancelledError as error:
             if _caller_has_gone():
                 raise
@@ -142,7 +151,10 @@ def _streaming(behind: _Behind, method: str) -> Handler:
         requests, answer = _Requests(context), _Answer(context)  # read through the context: see `_Requests`
         try:
             call = call_of(method, context, behind.peers, behind.door)
-            final = await behind.point.stream(call, requests, answer)
+            try:
+                final = await behind.point.stream(call, requests, answer)
+            finally:
+                behind.ended()
         except asyncio.CancelledError as error:
             if _caller_has_gone() or answer.lost or requests.lost:
                 raise
@@ -184,13 +196,15 @@ def _apart(headers: Metadata) -> tuple[Metadata, Metadata]:
     which costs a tenth of a plain call. The upstream's stay headers.
     """
     own = tuple([item for item in headers if item[0].startswith(OWN)])
-    if len(own) == len(headers):
-        return (), own
     return tuple([item for item in headers if not item[0].startswith(OWN)]), own
 
 
 def _conclude(context: Context, final: Final, own: Metadata = ()) -> None:
     """Leave status and trailers for gRPC to send when the handler returns."""
+    if final is OK:
+        if own:
+            context.set_trailing_metadata(own)
+        return
     if final.code is not Code.OK:
         context.set_code(_STATUS[final.code])
     if final.message:

@@ -7,8 +7,8 @@ bad token would be as good as none, and a workload that may act alone would act 
 
 import re
 from collections.abc import Iterable
-from functools import lru_cache
 
+from sidecar._native import Listener
 from sidecar.enforcement.call import Metadata
 
 INPUTS = frozenset({
@@ -34,20 +34,14 @@ _DROPPED = _HOP | _FORGED
 _CARRIED = re.compile("[ -~]*").fullmatch
 """What gRPC can carry as text: printable ASCII."""
 
-_LONGEST = 64
-"""Characters of a key that is remembered: anybody may send one of many thousand."""
-
+_LISTENER = Listener(_DROPPED, "grpc-", _OURS, INPUTS, _IDENTITY)
+"""Walks through a caller's metadata, once at each call."""
 Pairs = Iterable[tuple[str, str | bytes]]
 
 
 def from_caller(pairs: Pairs) -> Metadata:
     """What of a caller's metadata the enforcement point sees, in order; repeated keys stay repeated."""
-    return tuple([
-        (key, value if carried else "")
-        for key, value in pairs
-        if (_heard if len(key) <= _LONGEST else _heard.__wrapped__)(key)
-        and ((carried := isinstance(value, bytes) or _CARRIED(value) is not None) or key == _IDENTITY)
-    ])  # fmt: skip
+    return _LISTENER.heard(pairs)
 
 
 def from_upstream(pairs: Pairs) -> Metadata:
@@ -60,9 +54,3 @@ def from_upstream(pairs: Pairs) -> Metadata:
         and (not key.startswith("grpc-") or key == DETAILS)
         and (isinstance(value, bytes) or _CARRIED(value) is not None)
     ])  # fmt: skip
-
-
-@lru_cache(maxsize=1024)  # callers come with the same keys again and again
-def _heard(key: str) -> bool:
-    """Whether what a caller says under this key is listened to."""
-    return key not in _DROPPED and not key.startswith("grpc-") and (_OURS not in key or key in INPUTS)

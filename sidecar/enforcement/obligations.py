@@ -17,9 +17,10 @@ from collections.abc import Iterable
 from dataclasses import dataclass, field
 from functools import lru_cache
 from types import EllipsisType
+from typing import NamedTuple
 
-from sidecar._native import Reading
-from sidecar.attributes.messages import MalformedMessageError, ParsedMessage, encode
+from sidecar._native import Reading, Rules
+from sidecar.attributes.messages import MalformedMessageError, MessagePlan, ParsedMessage, encode
 from sidecar.attributes.presence import inventory
 from sidecar.attributes.words import UNCLASSIFIED
 from sidecar.enforcement.editor import Editor, Orders
@@ -41,10 +42,24 @@ from sidecar.vocabulary import (
     UnknownObligation,
 )
 
-__all__ = ["Duties", "Release", "admitted"]
+__all__ = ["Duties", "OnBytes", "Release", "admitted"]
 _MOST_ORDERS = 256
 _MOST_ROOM = 1 << 62
 """No message has more records; a policy may say any number."""
+
+
+class OnBytes(NamedTuple):
+    """Duties as a `Reading` takes them: steps, classes of which records go as bits, records that may leave at most."""
+
+    rules: Rules | None = None
+    dropped: int = 0
+    limit: int | None = None
+    orders: Orders | None = None
+    """Where `rules` come from; they do not keep it."""
+
+    def room(self, records: int) -> int | None:
+        """How many records may leave where so many have left before."""
+        return None if self.limit is None else min(self.limit - records, _MOST_ROOM)
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -141,11 +156,11 @@ class Duties:
         overwrites (such a part was not inspected); None where nothing may leave because the message
         itself was a record that is dropped. MalformedMessageError when a map key turns out not to be UTF-8.
         """
-        source, content = parsed.source, self.content
+        source = parsed.source
         loose = weightiest(classes.values()) if source.about == "named" else "unknown"
         if parsed.reading is not None:
-            orders = self._orders(unclassified_covered, source.described, decided) if content else None
-            found = _read(parsed, parsed.reading, orders, classes, loose, state)
+            duties = self.on_bytes(source, unclassified_covered, decided)
+            found = _read(parsed, parsed.reading, duties, classes, loose, state)
             if found is not ...:
                 return found
         return self.edit(parsed, classes, unclassified_covered, state, loose=loose, decided=decided)
@@ -169,6 +184,15 @@ class Duties:
         state.units(units, classes)
         state.loose(outside, loose)
         return parsed.data if out == parsed.data else out
+
+    def on_bytes(
+        self, source: MessagePlan, unclassified_covered: bool, decided: frozenset[str] = frozenset()
+    ) -> OnBytes:
+        """The same for messages of this type that could be read as the bytes they are."""
+        if not self.content:
+            return _NOTHING_TO_DO
+        orders = self._orders(unclassified_covered, source.described, decided)
+        return OnBytes(orders.rules(source.wire), orders.dropped, orders.limit, orders)
 
     def _orders(self, covered: bool, described: frozenset[str], decided: frozenset[str]) -> Orders:
         kept = self._made.get((covered, described, decided))
@@ -194,18 +218,13 @@ def _orders_of(
 
 
 def _read(
-    parsed: ParsedMessage, reading: Reading, orders: Orders | None, classes: Classes, loose: SubjectClass,
-    state: Release,
+    parsed: ParsedMessage, reading: Reading, duties: OnBytes, classes: Classes, loose: SubjectClass, state: Release,
 ) -> bytes | EllipsisType | None:  # fmt: skip
     """As `Duties.edit`, of a message that was read as bytes; `...` where that has to do it."""
     seen = parsed.subjects
-    if orders is None:
-        found = reading.release(None, weights(seen, classes), weight(loose))
-    else:
-        room = None if orders.limit is None else min(orders.limit - state.records, _MOST_ROOM)
-        found = reading.release(
-            orders.rules(parsed.source.wire), weights(seen, classes), weight(loose), orders.dropped, room
-        )
+    found = reading.release(
+        duties.rules, weights(seen, classes), weight(loose), duties.dropped, duties.room(state.records)
+    )
     if found is None:
         return ...
     data, dropped, redacted, by_weight, places = found
@@ -276,4 +295,5 @@ def _highest(one: Level | None, other: Level | None) -> Level | None:
 
 
 _NONE = Duties()
+_NOTHING_TO_DO = OnBytes()
 _CATEGORIES = frozenset(ANNOTATED_CATEGORIES)

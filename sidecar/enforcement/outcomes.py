@@ -53,7 +53,7 @@ def observed(call_id: str, span: CallSpan, status: str, shown: Shown) -> Outcome
     return OutcomeBody(
         call_id=call_id, status=status, messages=shown.messages, released=shown.released, dropped=shown.dropped,
         redacted=shown.redacted, bytes_out=shown.bytes_out,
-        duration_ms=round((perf_counter() - span.started) * 1e3, 3), complete=True,
+        duration_ms=int((perf_counter() - span.started) * 1e6) / 1e3, complete=True,
     )  # fmt: skip
 
 

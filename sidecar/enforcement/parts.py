@@ -58,12 +58,18 @@ class Recorder(Protocol):
     async def outcome(self, body: OutcomeBody, level: Level) -> None:
         """Record how a call ended, at most `committed`."""
 
+    async def outcomes(self, bodies: Sequence[OutcomeBody], level: Level) -> None:
+        """Record how several calls ended, in this order; after a RecordError all of them are owed."""
+
 
 class Standing(Protocol):
     """Which policy, directory and index are in force now."""
 
     def policy(self, now: float) -> PolicyRef:
-        """The active policy. DecideError when it is older than `policy.max_age`."""
+        """The active policy, the same object while the same engine decides by it.
+
+        DecideError when it is older than `policy.max_age`.
+        """
 
     def directory(self) -> str | None:
         """Revision of the active directory snapshot."""

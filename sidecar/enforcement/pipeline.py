@@ -10,9 +10,12 @@ from collections.abc import AsyncIterator, Sequence
 
 from sidecar.enforcement import refusals
 from sidecar.enforcement.call import CALL_ID, AnswerSink, Call, Final, Peer, Reply, Upstream
+from sidecar.enforcement.forwarded import TRACE
 from sidecar.enforcement.guarded import Guarded
 from sidecar.enforcement.inquiry import EntityInquiry, MethodInquiry
+from sidecar.enforcement.ordinary import OrdinaryCall, begin
 from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.regulars import Regulars
 from sidecar.enforcement.rehearsal import Search, knows
 from sidecar.enforcement.streaming import OpenStreams, relay, run_stream
 from sidecar.enforcement.together import Party, Question, ask
@@ -31,7 +34,7 @@ class EnforcementPoint:
 
     def __init__(self, parts: Parts) -> None:
         self._parts = parts
-        self._streams = OpenStreams(parts.clock)
+        self._streams, self._regulars = OpenStreams(parts.clock), Regulars(parts)
 
     def kind(self, method: str) -> str | None:
         """`unary` for a described unary method, `stream` for any other known one, None for unknown ones."""
@@ -63,7 +66,7 @@ class EnforcementPoint:
 
     def inquire(self, call: Call) -> MethodInquiry:
         """Ask about a call of a described method that goes another way."""
-        return MethodInquiry(self._parts, *self._begun(call))
+        return MethodInquiry(self._parts, *self._begun(call), self._regulars)
 
     def inquire_entity(self, call: Call) -> EntityInquiry:
         """Ask about actions on entities of described types."""
@@ -86,23 +89,30 @@ class EnforcementPoint:
 
         `upstream`: who serves this one call, instead of the configured service.
         """
-        guarded = self._begin(call)
+        call, span, call_id = self._begun(call)
+        guarded: Guarded | OrdinaryCall | None = None
         try:
+            guarded = begin(self._regulars, self._parts, call, span, call_id, request)
+            guarded = guarded or Guarded(self._parts, call, span, call_id)
             reply = await self._unary(guarded, request, upstream or self._parts.upstream)
             final = await guarded.finish(reply.final)
         except BaseException as error:
-            await guarded.finish(given_up(call, error))
+            await (guarded or Guarded(self._parts, call, span, call_id)).finish(given_up(call, error))
             raise
-        headers = (*reply.headers, (CALL_ID, guarded.call_id))
-        return Reply(message=reply.message if final.code is Code.OK else None, headers=headers, final=final)
+        if final.code is not Code.OK:
+            return Reply(message=None, headers=(*reply.headers, (CALL_ID, call_id)), final=final)
+        anew = guarded if isinstance(guarded, Guarded) else guarded.unsettled
+        if anew is not None:
+            self._regulars.remember(anew)
+        return Reply(message=reply.message, headers=(*reply.headers, (CALL_ID, call_id)), final=final)
 
-    async def _unary(self, guarded: Guarded, request: bytes, upstream: Upstream) -> Reply:
-        forward = await guarded.open() or await guarded.admit(request)
+    async def _unary(self, guarded: Guarded | OrdinaryCall, request: bytes, upstream: Upstream) -> Reply:
+        forward = await guarded.enter(request)
         if isinstance(forward, Final):
             return Reply(message=None, headers=(), final=forward)
         call = guarded.call
         try:
-            reply = await upstream.unary(call.method, forward, guarded.case.forward_metadata(), _remaining(call))
+            reply = await upstream.unary(call.method, forward, guarded.forward_metadata(), _remaining(call))
         except ForwardError as error:
             self._parts.report(error)
             return Reply(message=None, headers=(), final=refusals.failed(error, guarded.call_id))
@@ -152,8 +162,12 @@ class EnforcementPoint:
         return Guarded(self._parts, *self._begun(call))
 
     def _begun(self, call: Call) -> tuple[Call, CallSpan, str]:
-        traces = [value for key, value in call.metadata if key == "traceparent"]
-        span = self._parts.observer.begin(call.method.lstrip("/"), str(traces[0]) if traces else None)
+        trace = None
+        for key, value in call.metadata:
+            if key == TRACE:
+                trace = str(value)
+                break
+        span = self._parts.observer.begin(call.method.lstrip("/"), trace)
         call_id = self._parts.new_id()
         span.stage("intercept")
         return call, span, call_id

@@ -21,7 +21,7 @@ _BY_EXCEPTION = "exception"
 _encode = msgspec.json.Encoder().encode
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(frozen=True, slots=True, eq=False)
 class Prepared:
     """A decision as it is enforced and recorded. `error`: why this door could not meet a permit, now a deny.
 

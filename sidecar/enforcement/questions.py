@@ -13,6 +13,7 @@ import msgspec
 
 from sidecar.attributes.described import Described
 from sidecar.attributes.reach import Reach
+from sidecar.enforcement.entries import DecisionForm
 from sidecar.vocabulary import AccessRequest, Environment, Subject, SubjectCounts, canonical
 
 MAX_KEPT = 1024
@@ -24,6 +25,8 @@ class Question(bytes):
     """A document's bytes. Whoever keeps answers finds them by its `digest`, SHA-256, worked out once."""
 
     digest: bytes
+    form: tuple[tuple[object, ...], DecisionForm] | None = None
+    """How the last decision on it is recorded, and what that depends on besides (`Case`)."""
 
     def __new__(cls, data: bytes) -> Self:
         """The bytes, and their digest."""

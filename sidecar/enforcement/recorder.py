@@ -11,7 +11,7 @@ from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
 from typing import Protocol
 
-from sidecar._native import RandomPool, stamp
+from sidecar._native import Pseudonyms, RandomPool, stamp
 from sidecar.enforcement.bodies import decision_drafts
 from sidecar.enforcement.entries import DecisionEntry
 from sidecar.enforcement.periods import PeriodKey
@@ -26,8 +26,8 @@ Details = dict[str, str | int | bool | list[str] | None]
 HEARTBEAT_SECONDS = 60.0
 _ANSWER_SECONDS, _ANSWER_SHARE = 0.05, 0.05
 """What of a deadline is kept for the refusal: a caller that has given up already would not hear why."""
-_OPENS = 5
-"""Where a draft says whether it permits."""
+_FAR = 2**63
+"""Beyond every seq."""
 OWED_SECONDS = 0.25
 """How soon an outcome that could not be written is tried again."""
 
@@ -53,7 +53,8 @@ class SpoolRecorder:
         self._spool = spool
         self._keys = keys
         self._clock = clock
-        self._key: PeriodKey | None = None
+        self._key: Pseudonyms | None = None
+        self._period = ""
         self._key_from = self._key_until = 0.0
         self._monotonic = monotonic
         self._random = random or RandomPool()
@@ -84,7 +85,8 @@ class SpoolRecorder:
             "unfinished": len(recovered.unfinished),
             "torn": torn,
         }
-        drafts = [self._event("open", details), *map(self._ended, recovered.unfinished)]
+        now = self._clock()
+        drafts = [self._event("open", details), *(self._ended(one, now) for one in recovered.unfinished)]
         seq = self._spool.append(drafts, spare=True)
         await self._reach(seq, seq, "committed", None)
         self._task = asyncio.get_running_loop().create_task(self._run(), name="recorder")
@@ -102,11 +104,11 @@ class SpoolRecorder:
     async def decision(self, entry: DecisionEntry) -> None:
         """Record one decision; beyond 500 subjects in parts, all of them before this returns.
 
-        Returns once `entry.level` is reached; RecordError when it is not, or not before `entry.deadline`.
+        Returns once `entry.form.level` is reached; RecordError when it is not, or not before `entry.deadline`.
         """
-        first, last = self._append((entry,))
-        if entry.level != "written":
-            await self._reach(first, last, entry.level, entry.deadline)
+        first, level = self._append((entry,)), entry.form.level
+        if level != "written":
+            await self._reach(first, self._spool.next_seq - 1, level, entry.deadline)
 
     async def decisions(self, entries: Sequence[DecisionEntry]) -> None:
         """Record several decisions in this order, all or none of them.
@@ -115,11 +117,11 @@ class SpoolRecorder:
         """
         if not entries:
             return
-        first, last = self._append(entries)
-        level = max((entry.level for entry in entries), key=LEVELS.index)
+        first = self._append(entries)
+        level = max((entry.form.level for entry in entries), key=LEVELS.index)
         if level != "written":
             deadlines = [entry.deadline for entry in entries if entry.deadline is not None]
-            await self._reach(first, last, level, min(deadlines, default=None))
+            await self._reach(first, self._spool.next_seq - 1, level, min(deadlines, default=None))
 
     async def outcome(self, body: OutcomeBody, level: Level = "written") -> None:
         """Record how a call ended; `level` is at most `committed`.
@@ -129,9 +131,19 @@ class SpoolRecorder:
         """
         if level == "acknowledged":
             raise ValueError("an outcome is at most committed: the call has ended")
-        seq = self._write(self._ended(body))
+        seq = self._end((body,))
         if level != "written":
             await self._reach(seq, seq, level, None)
+
+    async def outcomes(self, bodies: Sequence[OutcomeBody], level: Level = "written") -> None:
+        """Record how several calls ended, in this order and in one write; as `outcome`. After a RecordError all are owed."""
+        if level == "acknowledged":
+            raise ValueError("an outcome is at most committed: the call has ended")
+        if not bodies:
+            return
+        last = self._end(bodies)
+        if level != "written":
+            await self._reach(last, last, level, None)
 
     async def event(self, type: RecordType, details: Details, level: Level = "committed") -> None:  # noqa: A002 - the field's name
         """Record something that is no call. Owed like an outcome when the disk does not take it now."""
@@ -139,38 +151,78 @@ class SpoolRecorder:
         if level != "written":
             await self._reach(seq, seq, level, None)
 
-    def _append(self, entries: Sequence[DecisionEntry]) -> tuple[int, int]:
-        """Write the records of these decisions; the seqs of the first and the last."""
+    def _append(self, entries: Sequence[DecisionEntry]) -> int:
+        """Write the records of these decisions; the seq of the first."""
         now = self._clock()
-        time = stamp(now)
         if not self._key_from <= now < self._key_until:
             self._turn(now)
         key = self._key
-        drafts: list[Drafted] = []
-        for entry in entries:
-            if key is None and entry.subjects:
-                raise self._keyless()
-            period, secret = (key.period, key.key) if key is not None else ("", b"")
-            try:
-                drafts += decision_drafts(entry, period, secret, time, self._random)
-            except (RecordFormatError, UnicodeEncodeError) as error:
-                raise self._refusal(
-                    f"the decision of call {entry.call_id} on {entry.method} cannot be recorded: {error}"
-                ) from None
-            if key is None and drafts[-1][_OPENS]:
-                raise self._keyless()
+        if key is None:
+            for entry in entries:
+                if entry.subjects or entry.form.permits:
+                    raise self._keyless()
         if self._owed:
             self._settle()
-        last = self._spool.append(drafts)
-        return last - len(drafts) + 1, last
+        try:
+            return self._spool.decisions(key, entries, now)
+        except (RecordFormatError, UnicodeEncodeError):
+            return self._in_parts(entries, now)
+
+    def _in_parts(self, entries: Sequence[DecisionEntry], now: float) -> int:
+        """The same where one does not fit in one record."""
+        drafts: list[Drafted] = []
+        for entry in entries:
+            try:
+                drafts += decision_drafts(entry, self._key, self._period, now, self._random)
+            except (RecordFormatError, UnicodeEncodeError) as error:
+                raise self._refusal(
+                    f"the decision of call {entry.call_id} on {entry.form.method} cannot be recorded: {error}"
+                ) from None
+        return self._spool.append(drafts) - len(drafts) + 1
 
     def _turn(self, now: float) -> None:
         """Take the key of the period that `now` falls in; it holds as long as the period does."""
         key = self._keys.current(datetime.fromtimestamp(now, UTC))
-        self._key = key
-        self._key_from, self._key_until = (
-            (key.start.timestamp(), key.until.timestamp()) if key is not None else (0.0, 0.0)
-        )
+        if key is None:
+            self._key, self._period, self._key_from, self._key_until = None, "", 0.0, 0.0
+            return
+        self._key, self._period = Pseudonyms(key.period, key.key), key.period
+        self._key_from, self._key_until = key.start.timestamp(), key.until.timestamp()
+
+    def _end(self, bodies: Sequence[OutcomeBody]) -> int:
+        """Write the records of these outcomes; the seq of the last. Those that are not written now are owed."""
+        now = self._clock()
+        try:
+            if self._owed:
+                self._settle()
+            return self._spool.outcomes(bodies, now)
+        except RecordError:
+            self._owe(bodies, now)
+            raise
+        except (RecordFormatError, UnicodeEncodeError) as error:
+            if len(bodies) == 1:
+                raise self._unfit(bodies[0], error) from None
+        return self._each(bodies)
+
+    def _each(self, bodies: Sequence[OutcomeBody]) -> int:
+        """The same one by one, since one of them can never be written: the others are. The first RecordError."""
+        last, failed = -1, None
+        for body in bodies:
+            try:
+                last = self._end((body,))
+            except RecordError as error:
+                failed = failed or error
+        if failed is not None:
+            raise failed
+        return last
+
+    def _owe(self, bodies: Sequence[OutcomeBody], now: float) -> None:
+        for body in bodies:
+            try:
+                self._spool.epoch.framer.outcomes(_FAR, bytes(32), (body,), now)
+            except (RecordFormatError, UnicodeEncodeError):
+                continue  # it would never fit, and keep what is owed behind it waiting
+            self._owed.append(self._ended(body, now))
 
     def _write(self, draft: Drafted) -> int:
         try:
@@ -221,8 +273,8 @@ class SpoolRecorder:
             except RecordError:
                 continue  # the spool keeps the reason in `last_error`; a missing heartbeat is seen by the store
 
-    def _ended(self, body: OutcomeBody) -> Drafted:
-        return "outcome", stamp(self._clock()), body.call_id, self._fitting(body), b"", False
+    def _ended(self, body: OutcomeBody, now: float) -> Drafted:
+        return "outcome", stamp(now), body.call_id, self._fitting(body), b"", False
 
     def _event(self, kind: RecordType, details: Details) -> Drafted:
         try:
@@ -235,7 +287,10 @@ class SpoolRecorder:
         try:
             return encode_body(body)
         except RecordFormatError as error:
-            raise self._refusal(f"a record of type {body.type} cannot be written: {error}") from None
+            raise self._unfit(body, error) from None
+
+    def _unfit(self, body: OutcomeBody | EventBody, error: ValueError) -> RecordError:
+        return self._refusal(f"a record of type {body.type} cannot be written: {error}")
 
     def _keyless(self) -> RecordError:
         return self._refusal(

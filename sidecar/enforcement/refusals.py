@@ -1,7 +1,7 @@
 """How a refusal looks: to the record (a decision document) and to the caller (a status, without rule text)."""
 
 from sidecar.enforcement.call import ErrorInfo, Final
-from sidecar.errors import Code, RecordError, StageError
+from sidecar.errors import Code, EnforceError, InterceptError, RecordError, StageError
 from sidecar.vocabulary import Decision, Effect, Reason, ReasonCode, status_of
 
 DENY = Effect.DENY
@@ -73,6 +73,23 @@ def failed(error: StageError, call_id: str, revision: str | None = None) -> Fina
     )
     retry = RETRY_SECONDS if isinstance(error, RecordError) or error.code is Code.UNAVAILABLE else None
     return Final(code=error.code, message=f"{error.message} (call {call_id})", error_info=info, retry_after=retry)
+
+
+def unreadable(method: str, error: InterceptError) -> EnforceError:
+    """An answer that cannot be read, and so not filtered."""
+    return EnforceError(
+        "the answer cannot be read, so it cannot be filtered",
+        reason=ReasonCode.OBLIGATION_UNFULFILLABLE,
+        operator=f"{method}: the upstream's answer does not match its descriptor: {error.operator}. "
+        "Give the sidecar the descriptors the upstream was built from.",
+    )
+
+
+def unrecorded(error: Exception) -> RecordError:
+    """Why there is no durable outcome, whatever the recorder raised."""
+    if isinstance(error, RecordError):
+        return error
+    return RecordError("the access cannot be recorded now", operator=f"the recorder failed: {type(error).__name__}")
 
 
 def withheld(call_id: str) -> Final:

@@ -11,21 +11,25 @@ from collections.abc import Sequence
 from dataclasses import replace
 from time import perf_counter
 
+from sidecar._native import RandomPool
 from sidecar.attributes.entities import EntityDescription
 from sidecar.attributes.messages import Seen
 from sidecar.enforcement import refusals
 from sidecar.enforcement.call import OK, Call, Final
 from sidecar.enforcement.case import Case
 from sidecar.enforcement.entries import DecisionEntry
-from sidecar.enforcement.inquiry import EntityInquiry, Permit
+from sidecar.enforcement.inquiry import EntityInquiry
 from sidecar.enforcement.outcomes import refused
 from sidecar.enforcement.parts import Parts
+from sidecar.enforcement.permits import Permit
 from sidecar.errors import Code, StageError
 from sidecar.observability.calls import CallObserver, CallSpan
 from sidecar.observability.metrics import CallStats
 from sidecar.record import MessageCounts, OutcomeBody, ReleasedByClass
 from sidecar.vocabulary import Decision, Level, Resource, SubjectCounts
 
+_NONE = RandomPool(bytes)
+"""Nobody is told the ids of a question that is not asked in earnest."""
 _GONE = Final(code=Code.CANCELLED, message="the caller has gone")
 
 
@@ -39,9 +43,12 @@ class _Unrecorded:
     async def outcome(self, body: OutcomeBody, level: Level) -> None:
         """Nothing was reached."""
 
+    async def outcomes(self, bodies: Sequence[OutcomeBody], level: Level) -> None:
+        """Nothing was reached."""
+
 
 def _unrecorded(parts: Parts) -> Parts:
-    observer = CallObserver(CallStats(), digits="0".__mul__)
+    observer = CallObserver(CallStats(), random=_NONE)
     return replace(parts, recorder=_Unrecorded(), observer=observer, exposures=None, report=lambda _error: None)
 
 

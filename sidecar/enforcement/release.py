@@ -9,7 +9,6 @@ from sidecar.record import Released, ReleasedByClass
 from sidecar.vocabulary import SubjectClass
 
 Classes = Mapping[tuple[str, str], SubjectClass]
-_NOTHING = Released()
 _NON_US = {"non_us"}
 _WEIGHT: Mapping[SubjectClass, int] = {"non_us": 0, "unknown": 1, "us": 2}
 _BY_WEIGHT: tuple[SubjectClass, ...] = ("non_us", "unknown", "us")
@@ -105,15 +104,13 @@ class Release:
 
     def by_class(self) -> ReleasedByClass:
         """The figures as the outcome record holds them."""
-        return ReleasedByClass(
-            us=self._released("us"), non_us=self._released("non_us"), unknown=self._released("unknown")
-        )
-
-    def _released(self, class_: SubjectClass) -> Released:
-        if class_ not in self._records:
-            return _NOTHING
-        by_category = self._categories.get(class_, {})
-        return Released(records=self._records[class_], by_category=dict(sorted(by_category.items())))
+        found: dict[str, Released] = {}
+        for class_, records in self._records.items():
+            by_category = self._categories.get(class_)
+            found[class_] = Released(
+                records=records, by_category=dict(sorted(by_category.items())) if by_category else {}
+            )
+        return ReleasedByClass(**found)
 
     def _add(self, class_: SubjectClass, categories: Iterable[str]) -> None:
         self._records[class_] = self._records.get(class_, 0) + 1

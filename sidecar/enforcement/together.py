@@ -17,10 +17,13 @@ from functools import partial
 from typing import Any, Protocol
 
 from sidecar.attributes.entities import EntityDescription
+from sidecar.enforcement.alike import Alike, same_caller
 from sidecar.enforcement.call import Final
 from sidecar.enforcement.case import Case, Decided, Put
-from sidecar.enforcement.inquiry import EntityInquiry, Permit
+from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.inquiry import EntityInquiry
 from sidecar.enforcement.parts import Recorder
+from sidecar.enforcement.permits import Permit
 from sidecar.errors import StageError
 
 AT_ONCE = 16
@@ -42,6 +45,13 @@ class Asking(Protocol):
 
     def adopt(self, other: Case) -> None:
         """Take over who asks."""
+
+
+class Untold(Protocol):
+    """A call whose caller is not told of its permit, for `withdraw`."""
+
+    def gone(self, final: Final) -> Coroutine[Any, Any, Final]:
+        """Write the outcome, unless it has one or somebody else writes it."""
 
 
 @dataclass(slots=True)
@@ -74,6 +84,12 @@ class Question:
     told: Permit | Final | Exception | None = None
 
 
+_Put = tuple[Question, Put | DecisionEntry, Decided | None]
+"""A question as it was put, or what is to be recorded of one like another; with its answer where that is known."""
+_Ready = tuple[Question, DecisionEntry | None, Decided]
+"""A question with its answer; the record of one that is like another, whose answer this is."""
+
+
 async def ask(questions: Sequence[Question], party: Party, recorder: Recorder) -> None:
     """Answer them all. Raises nothing but what cancels; then no question goes on, and those untold have no outcome."""
     put, rest = _put(questions, party)
@@ -82,14 +98,10 @@ async def ask(questions: Sequence[Question], party: Party, recorder: Recorder) -
     await side_by_side(rest)
 
 
-async def withdraw(questions: Sequence[Question], final: Final) -> None:
+async def withdraw(calls: Sequence[Untold], final: Final) -> None:
     """Nobody is told of these: each that has no outcome yet has this one when it returns."""
-
-    async def gone(question: Question) -> None:
-        await question.inquiry.gone(final)
-
     # All begin at once: whoever is cancelled a second time meanwhile has written each outcome, and waits for the disk only.
-    await asyncio.gather(*[gone(one) for one in questions])
+    await asyncio.gather(*[one.gone(final) for one in calls])
 
 
 async def side_by_side(work: Sequence[Work]) -> None:
@@ -109,26 +121,49 @@ async def side_by_side(work: Sequence[Work]) -> None:
             raise
 
 
-def _put(questions: Sequence[Question], party: Party) -> tuple[list[tuple[Question, Put]], list[Work]]:
+def _put(questions: Sequence[Question], party: Party) -> tuple[list[_Put], list[Work]]:
     """The questions as they are put, and what is to be done about the others."""
-    put, rest = list[tuple[Question, Put]](), list[Work]()
+    put, rest = list[_Put](), list[Work]()
+    models: dict[EntityDescription, Alike] = {}
     for question in questions:
-        inquiry = question.inquiry
+        inquiry, described = question.inquiry, question.described
         try:
+            model = models.get(described)
+            like = None if model is None else inquiry.put_like(
+                model, described, question.ids, pending=question.pending
+            )  # fmt: skip
+            if like is not None:
+                put.append((question, *like))
+                continue
             party.join(inquiry)
-            one = inquiry.put(question.described, question.ids, pending=question.pending)
+            one = inquiry.put(described, question.ids, pending=question.pending)
+            known = None if one is None else inquiry.case.known(one)
+            if known is not None:
+                _remember(models, described, inquiry.alike(known), known)
         except Exception as error:  # noqa: BLE001 - a refusal, or a fault of ours: this question's own
             rest.append(partial(_fail, question, error))
         else:
             if one is None:
                 rest.append(partial(_ask_alone, question))
             else:
-                put.append((question, one))
+                put.append((question, one, known))
     return put, rest
 
 
-async def _answers(put: Sequence[tuple[Question, Put]]) -> Mapping[bytes, Decided | Exception]:
-    """By document, each asked once: those that are known first, all others together."""
+def _remember(
+    models: dict[EntityDescription, Alike], described: EntityDescription, made: Alike | None, known: Decided
+) -> None:
+    """This answer, for the questions that follow."""
+    model = models.get(described)
+    if model is None or made is None:
+        if made is not None:
+            models[described] = made
+    elif same_caller(model.call, made.call):
+        model.decided[known.put.counts] = known
+
+
+async def _answers(put: Sequence[_Put]) -> Mapping[bytes, Decided | Exception]:
+    """To the questions whose answer is not known yet: by document, each asked once, all of them together."""
     answers: dict[bytes, Decided | Exception] = {}
     unknown: dict[bytes, Work] = {}
 
@@ -138,23 +173,22 @@ async def _answers(put: Sequence[tuple[Question, Put]]) -> Mapping[bytes, Decide
         except Exception as error:  # noqa: BLE001 - of each who asks this
             answers[one.data] = error
 
-    for question, one in put:
-        if one.data not in answers and one.data not in unknown:
-            known = question.inquiry.case.known(one)
-            if known is None:
-                unknown[one.data] = partial(ask_policy, question, one)
-            else:
-                answers[one.data] = known
+    for question, one, known in put:
+        if known is None and isinstance(one, Put) and one.data not in unknown:
+            unknown[one.data] = partial(ask_policy, question, one)
     await side_by_side(list(unknown.values()))
     return answers
 
 
-def _ready(
-    put: Sequence[tuple[Question, Put]], answers: Mapping[bytes, Decided | Exception], rest: list[Work]
-) -> list[tuple[Question, Decided]]:
+def _ready(put: Sequence[_Put], answers: Mapping[bytes, Decided | Exception], rest: list[Work]) -> list[_Ready]:
     """The questions with their answers; whose answer failed is added to `rest`."""
-    ready = []
-    for question, one in put:
+    ready = list[_Ready]()
+    for question, one, known in put:
+        if known is not None:
+            ready.append((question, one if isinstance(one, DecisionEntry) else None, known))
+            continue
+        if isinstance(one, DecisionEntry):
+            continue
         found = answers[one.data]
         if isinstance(found, Exception):
             rest.append(partial(_fail, question, found))
@@ -162,24 +196,24 @@ def _ready(
         try:
             if found.put is not one:
                 found = question.inquiry.case.answered(one, found.decision, found.policy, 0.0, found.until)
-            ready.append((question, found))
+            ready.append((question, None, found))
         except Exception as error:  # noqa: BLE001 - as above
             rest.append(partial(_fail, question, error))
     return ready
 
 
-async def _record(ready: Sequence[tuple[Question, Decided]], recorder: Recorder, rest: list[Work]) -> None:
+async def _record(ready: Sequence[_Ready], recorder: Recorder, rest: list[Work]) -> None:
     """Record them, and tell the permitted; what is to be done about the others is added to `rest`."""
     if not ready:
         return
     try:
-        await recorder.decisions([decided.entry for _, decided in ready])
+        await recorder.decisions([entry or decided.entry for _, entry, decided in ready])
     except Exception as error:  # noqa: BLE001 - nobody is permitted without a record, whatever it was
-        rest += [partial(_fail, question, error) for question, _ in ready]
+        rest += [partial(_fail, question, error) for question, _, _ in ready]
         return
-    for question, decided in ready:
+    for question, entry, decided in ready:
         try:
-            told = question.inquiry.told(decided)
+            told = question.inquiry.told(decided) if entry is None else question.inquiry.told_like(decided)
         except Exception as error:  # noqa: BLE001 - this question's own
             rest.append(partial(_fail, question, error))
         else:

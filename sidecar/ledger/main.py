@@ -11,9 +11,9 @@ from pathlib import Path
 
 import grpc
 import uvloop
-from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import ledger_pb2_grpc
+from sidecar.completions import take_together
 from sidecar.errors import ConfigurationError
 from sidecar.ledger import book, secret, wire
 from sidecar.ledger.calendar import date_of, day_of
@@ -23,12 +23,12 @@ from sidecar.ledger.rolling import LONGEST_LEAP_DAYS, LONGEST_PAUSE_DAYS, Rollin
 from sidecar.ledger.service import LedgerServicer
 from sidecar.ledger.writer import Writer
 from sidecar.observability import certificates as ending_certificates
-from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
+from sidecar.observability.logs import JsonLog, make_logger, quiet_libraries, settled_for_good, unhandled
 from sidecar.observability.metrics import CallStats, Gauges
 from sidecar.observability.outside import show
 from sidecar.observability.telemetry import Telemetry
+from sidecar.settings.environment import environment
 from sidecar.settings.ledger import LedgerSettings
-from sidecar.settings.loader import environment
 
 GRACE_SECONDS = 2.0
 TIDY_SECONDS = 60.0
@@ -77,9 +77,10 @@ def run(settings: LedgerSettings, *, after_pause: bool) -> int:
     return uvloop.run(_serve(settings, log, stats, after_pause=after_pause))
 
 
-async def _serve(settings: LedgerSettings, log: FilteringBoundLogger, stats: CallStats, *, after_pause: bool) -> int:
+async def _serve(settings: LedgerSettings, log: JsonLog, stats: CallStats, *, after_pause: bool) -> int:
     """0: asked to stop; 1: something failed that only a person or a restart mends."""
     loop = asyncio.get_running_loop()
+    take_together(loop)
     loop.set_exception_handler(unhandled(log))
     ending: asyncio.Future[Exception | None] = loop.create_future()
 
@@ -92,6 +93,7 @@ async def _serve(settings: LedgerSettings, log: FilteringBoundLogger, stats: Cal
 
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, end)
+    settled_for_good(loop, log)
     async with AsyncExitStack() as stack:
         writer = _opened(settings, stack, broken, after_pause=after_pause)
         certificates = Followed(_files(settings))
@@ -195,7 +197,7 @@ class Gauge:
         }  # fmt: skip
 
 
-async def _tidy(writer: Writer, gauges: Gauge, log: FilteringBoundLogger) -> None:
+async def _tidy(writer: Writer, gauges: Gauge, log: JsonLog) -> None:
     """Every minute: let reservations lapse, remove what has long expired, and look at the clock."""
     while True:
         await asyncio.sleep(TIDY_SECONDS)
@@ -210,7 +212,7 @@ async def _tidy(writer: Writer, gauges: Gauge, log: FilteringBoundLogger) -> Non
             log.warning("reservations_lapsed", count=lapsed, detail="nobody settled them: they count as released")
 
 
-async def _follow(certificates: Followed, log: FilteringBoundLogger) -> None:
+async def _follow(certificates: Followed, log: JsonLog) -> None:
     known = ""
     while True:
         await asyncio.sleep(CERTIFICATE_SECONDS)

@@ -1,6 +1,7 @@
 """Composition root of the sidecar: settings in, running doors out.
 
-`process` serves until it is told to stop; `composition` puts the parts together; `build` makes each from its settings;
+`process` serves until it is told to stop; `heap` is what its memory looks like by then; `composition` puts the parts
+together; `build` makes each from its settings;
 `keys` and `records` join spool, recorder, period keys and delivery; `standing` knows which policy, directory and index
 are in force. The policy: `policy_start` chooses the first, `sources`, `policy_http` and `policy_bucket` are where it comes
 from, `policy_admission` and `policy_signers` what it has to pass, `policy_follow` replaces it, `policy_commands` is what

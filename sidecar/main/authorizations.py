@@ -1,6 +1,7 @@
 """Authorizations and attestations, joined to the records and to the calls that are open."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.exceptions.authorization_store import AuthorizationEvent, AuthorizationStore
@@ -8,11 +9,13 @@ from sidecar.exceptions.authorizations import SignedAuthorization
 from sidecar.main.given import clock, reporter
 from sidecar.main.records import Details
 from sidecar.main.standing import Announce, recording
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
 def recorded(
-    settings: SidecarSettings, log: OperatorLog, say: Announce, changed: Callable[[], None]
+    settings: "SidecarSettings", log: OperatorLog, say: Announce, changed: Callable[[], None]
 ) -> AuthorizationStore | None:
     """What is in force, read once; None without `identity.authorizations`. On the event loop.
 
@@ -56,7 +59,7 @@ def details(event: AuthorizationEvent) -> Details:
 
 
 def opened(
-    settings: SidecarSettings, log: OperatorLog | None, on_event: Callable[[AuthorizationEvent], None]
+    settings: "SidecarSettings", log: OperatorLog | None, on_event: Callable[[AuthorizationEvent], None]
 ) -> AuthorizationStore | None:
     """What is in force, not read yet; None without `identity.authorizations`."""
     where = settings.identity.authorizations

@@ -4,6 +4,7 @@ import os
 import re
 from collections.abc import Mapping
 from importlib.util import find_spec
+from typing import TYPE_CHECKING
 
 from sidecar.doors.authzen import AuthZen, Parts
 from sidecar.doors.authzen_drafts import Drafts
@@ -16,7 +17,9 @@ from sidecar.errors import ConfigurationError
 from sidecar.main import build
 from sidecar.main.composition import Composed
 from sidecar.main.given import clock
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
 def require_library() -> None:
@@ -28,7 +31,7 @@ def require_library() -> None:
         )  # fmt: skip
 
 
-def require_types(settings: SidecarSettings) -> None:
+def require_types(settings: "SidecarSettings") -> None:
     """ConfigurationError where nothing says what may be asked about."""
     if settings.describe.resources is None:
         raise ConfigurationError(

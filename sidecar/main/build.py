@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import Callable, Mapping
+from typing import TYPE_CHECKING
 
 from sidecar import pem
 from sidecar.attributes import datasets, descriptors, overlay
@@ -27,33 +28,37 @@ from sidecar.enforcement.upstream import ClientTls, GrpcUpstream
 from sidecar.errors import ConfigurationError, StageError
 from sidecar.main import engines
 from sidecar.main.given import FILE_SECONDS, clock, naming, reporter, unchanged
-from sidecar.settings import sidecar as model
-from sidecar.settings.sidecar import SidecarSettings
 from sidecar.vocabulary import Place
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings import sidecar as model
+    from sidecar.settings.sidecar import SidecarSettings
 
 SHARED_CONNECTION_AGE = 60.0
 """Several workers: connections are dealt out anew every minute, and old workers have moved theirs within that time."""
 
 
-def engine_maker(settings: SidecarSettings, log: OperatorLog | None = None, told: Told = engines.NOBODY) -> EngineMaker:
+def engine_maker(
+    settings: "SidecarSettings", log: OperatorLog | None = None, told: Told = engines.NOBODY
+) -> EngineMaker:
     """What loads bundles, as `decision` says; `told` learns where two engines differ. ConfigurationError."""
     return engines.maker(settings.decision, reporter(log), told)
 
 
-def directory(settings: SidecarSettings, log: OperatorLog | None = None) -> Directory:
+def directory(settings: "SidecarSettings", log: OperatorLog | None = None) -> Directory:
     """The personnel directory."""
     where = settings.identity.directory
     with naming("identity.directory.file"):
         return Directory(where.file, where.max_age, report=reporter(log))
 
 
-def index(settings: SidecarSettings, log: OperatorLog | None = None) -> SubjectIndex:
+def index(settings: "SidecarSettings", log: OperatorLog | None = None) -> SubjectIndex:
     """The subject index."""
     with naming("subjects.index"):
         return SubjectIndex(settings.subjects.index, settings.subjects.max_age, report=reporter(log))
 
 
-def workloads(settings: SidecarSettings) -> Workloads:
+def workloads(settings: "SidecarSettings") -> Workloads:
     """The registered workloads."""
     return Workloads(
         RegisteredWorkload(
@@ -69,7 +74,7 @@ def workloads(settings: SidecarSettings) -> Workloads:
 
 
 def tokens(
-    settings: SidecarSettings, log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
+    settings: "SidecarSettings", log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
 ) -> TokenVerifier:
     """The token verifier, its keys and revocations read once. `changed` is called, from any thread, when they change.
 
@@ -83,7 +88,7 @@ def tokens(
     return verifier(settings, rings, revoked)
 
 
-def verifier(settings: SidecarSettings, rings: Mapping[str, KeyRing], revoked: Revocations) -> TokenVerifier:
+def verifier(settings: "SidecarSettings", rings: Mapping[str, KeyRing], revoked: Revocations) -> TokenVerifier:
     """The token verifier on these key rings, by issuer, and this list. ConfigurationError for what contradicts itself."""
     issuers = [
         Issuer(
@@ -105,7 +110,7 @@ def verifier(settings: SidecarSettings, rings: Mapping[str, KeyRing], revoked: R
 
 
 def revocations(
-    settings: SidecarSettings, log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
+    settings: "SidecarSettings", log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
 ) -> Revocations:
     """The revocation list, not read yet."""
     told, file = reporter(log), settings.identity.revoked
@@ -117,7 +122,9 @@ def revocations(
     return Revocations(None if file is None else file.file, clock=clock, report=report)
 
 
-def key_ring(issuer: model.Issuer, log: OperatorLog | None = None, changed: Callable[[], None] = unchanged) -> KeyRing:
+def key_ring(
+    issuer: "model.Issuer", log: OperatorLog | None = None, changed: Callable[[], None] = unchanged
+) -> KeyRing:
     """An issuer's keys, not read yet. ConfigurationError for an address that may not be used."""
     jwks = issuer.jwks
     if jwks.file is not None:
@@ -156,14 +163,14 @@ class _News:
         return found
 
 
-def upstream(settings: SidecarSettings) -> GrpcUpstream | None:
+def upstream(settings: "SidecarSettings") -> GrpcUpstream | None:
     """The way to the guarded service; None where nothing is forwarded."""
     tls = client_tls(settings.upstream.tls, "upstream.tls")
     address = settings.upstream.address
     return None if address is None else GrpcUpstream(address, tls, limits(settings))
 
 
-def client_tls(tls: model.ClientTls | None, key: str) -> ClientTls | None:
+def client_tls(tls: "model.ClientTls | None", key: str) -> ClientTls | None:
     """What a connection trusts and presents: read once, so that files which cannot be used are named.
 
     `key` is where it stands in the settings. ConfigurationError.
@@ -178,7 +185,7 @@ def client_tls(tls: model.ClientTls | None, key: str) -> ClientTls | None:
     return ClientTls(ca=tls.ca, cert=tls.cert, key=tls.key, server_name=tls.server_name)
 
 
-def describer(settings: SidecarSettings) -> Describer:
+def describer(settings: "SidecarSettings") -> Describer:
     """What the upstream's methods reach; asks the upstream itself where the settings say `reflection`."""
     file = settings.describe.descriptors.file
     if file is not None:
@@ -188,7 +195,7 @@ def describer(settings: SidecarSettings) -> Describer:
     return asyncio.run(reflected(settings))
 
 
-async def reflected(settings: SidecarSettings) -> Describer:
+async def reflected(settings: "SidecarSettings") -> Describer:
     """As `describer`, on a running event loop."""
     if settings.describe.descriptors.file is not None:
         return describer(settings)
@@ -206,7 +213,7 @@ async def reflected(settings: SidecarSettings) -> Describer:
     return _describer(settings, descriptors.parse(found, f"reflection of {settings.upstream.address}"))
 
 
-def _describer(settings: SidecarSettings, found: descriptors.Descriptors) -> Describer:
+def _describer(settings: "SidecarSettings", found: descriptors.Descriptors) -> Describer:
     over, populations = settings.describe.overlay, settings.datasets
     with naming("describe.overlay"):
         words = None if over is None else overlay.load(over)
@@ -221,7 +228,7 @@ def _describer(settings: SidecarSettings, found: descriptors.Descriptors) -> Des
     )
 
 
-def entities(settings: SidecarSettings, described: Describer) -> Entities | None:
+def entities(settings: "SidecarSettings", described: Describer) -> Entities | None:
     """The types that decision APIs may be asked about; None where the settings name none."""
     if settings.describe.resources is None:
         return None
@@ -233,18 +240,18 @@ def entities(settings: SidecarSettings, described: Describer) -> Entities | None
         )  # fmt: skip
 
 
-def place(location: model.Location) -> Place:
+def place(location: "model.Location") -> Place:
     """A place as the input document has it."""
     return Place(country=location.country, provider=location.provider, region=location.region)
 
 
-def destination(settings: SidecarSettings) -> Place | None:
+def destination(settings: "SidecarSettings") -> Place | None:
     """Where answers go; None: where the calling workload is registered."""
     to = settings.destination
     return None if to.from_ else Place(country=to.country, provider=to.provider, region=to.region)
 
 
-def listen(one: model.Listener) -> Listen:
+def listen(one: "model.Listener") -> Listen:
     """A listener, checked. ConfigurationError for one whose callers nobody would know."""
     tls = None if one.tls is None else ServerTls(cert=one.tls.cert, key=one.tls.key, client_ca=one.tls.client_ca)
     found = Listen(address=one.address, tls=tls, workload=one.workload, plaintext=one.plaintext)
@@ -252,7 +259,7 @@ def listen(one: model.Listener) -> Listen:
     return found
 
 
-def limits(settings: SidecarSettings) -> Limits:
+def limits(settings: "SidecarSettings") -> Limits:
     """Bounds of messages, metadata and streams."""
     said = settings.limits
     return Limits(

@@ -1,6 +1,7 @@
 """What can be tried before serving: everything the settings name, without the network."""
 
 from collections.abc import Iterator
+from typing import TYPE_CHECKING
 
 from sidecar.attributes.resource import Describer
 from sidecar.attributes.revoked import Revocations
@@ -8,10 +9,12 @@ from sidecar.decision.activation import Activated
 from sidecar.errors import ConfigurationError
 from sidecar.main import authorizations, authzen, build, grants, keys, ledger, policy_start, records, shadow
 from sidecar.main.given import naming
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
-def lines(settings: SidecarSettings) -> list[str]:
+def lines(settings: "SidecarSettings") -> list[str]:
     """A line for each part that can be used. ConfigurationError or IntegrityError for the first that cannot."""
     active = policy_start.tried(settings, build.engine_maker(settings))
     build.workloads(settings)
@@ -45,7 +48,7 @@ def lines(settings: SidecarSettings) -> list[str]:
     return found
 
 
-def _policy(settings: SidecarSettings, active: Activated | None) -> str:
+def _policy(settings: "SidecarSettings", active: Activated | None) -> str:
     """A source elsewhere is for the running sidecar to ask."""
     if active is None:
         return f"policy         from {policy_start.open_source(settings.policy.bundle).where}, not asked"
@@ -57,7 +60,7 @@ def _refused(described: Describer) -> int:
     return sum(row.status == "undescribed" for row in described.report().methods)
 
 
-def _callers(settings: SidecarSettings) -> Iterator[str]:
+def _callers(settings: "SidecarSettings") -> Iterator[str]:
     """Keys from addresses are for the running sidecar to fetch; keys in files are read now."""
     rings = {}
     for position, one in enumerate(settings.identity.issuers):
@@ -78,7 +81,7 @@ def _callers(settings: SidecarSettings) -> Iterator[str]:
     yield from _revoked(settings, revoked)
 
 
-def _revoked(settings: SidecarSettings, revoked: Revocations) -> Iterator[str]:
+def _revoked(settings: "SidecarSettings", revoked: Revocations) -> Iterator[str]:
     if settings.identity.revoked is None:
         return
     revoked.load()
@@ -91,7 +94,7 @@ def _revoked(settings: SidecarSettings, revoked: Revocations) -> Iterator[str]:
     yield f"revoked        {revoked.size} entries"
 
 
-def _exceptions(settings: SidecarSettings) -> Iterator[str]:
+def _exceptions(settings: "SidecarSettings") -> Iterator[str]:
     store = grants.opened(settings, None, lambda _event: None)
     if store is None or settings.exceptions is None:
         return
@@ -104,7 +107,7 @@ def _exceptions(settings: SidecarSettings) -> Iterator[str]:
     yield f"exceptions     {len(status.in_force)} in force"
 
 
-def _authorizations(settings: SidecarSettings) -> Iterator[str]:
+def _authorizations(settings: "SidecarSettings") -> Iterator[str]:
     store = authorizations.opened(settings, None, lambda _event: None)
     if store is None or settings.identity.authorizations is None:
         return
@@ -116,7 +119,7 @@ def _authorizations(settings: SidecarSettings) -> Iterator[str]:
     yield f"authorizations {len(store.in_force())} in force"
 
 
-def _records(settings: SidecarSettings) -> Iterator[str]:
+def _records(settings: "SidecarSettings") -> Iterator[str]:
     keys.trust(settings)
     keys.seal_key(settings)
     records.period_keys(settings)

@@ -4,8 +4,9 @@ import time
 from collections.abc import Callable, Coroutine
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
+from sidecar._native import CallIds, RandomPool
 from sidecar.attributes.directory import Directory
 from sidecar.attributes.entities import Entities
 from sidecar.attributes.resource import Classifier, Describer
@@ -16,7 +17,6 @@ from sidecar.decision.shadow import ShadowedDecisionPoint
 from sidecar.doors.check import METHODS as CHECK_METHODS
 from sidecar.doors.check import SERVICE as CHECK_SERVICE
 from sidecar.doors.waiting import Waiting
-from sidecar.enforcement.call import call_ids
 from sidecar.enforcement.circumstances import Circumstances
 from sidecar.enforcement.parts import DecisionPoint, Parts
 from sidecar.enforcement.pipeline import EnforcementPoint
@@ -39,10 +39,12 @@ from sidecar.main.shadow import ShadowWatch
 from sidecar.main.shadow import opened as open_shadow
 from sidecar.main.slots import Leftovers
 from sidecar.main.standing import Changes, InForce
-from sidecar.observability.calls import CallObserver, pooled_digits
+from sidecar.observability.calls import CallObserver
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.telemetry import Telemetry
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 _SCHEMAS = frozenset(f"grpc.reflection.{one}.ServerReflection/ServerReflectionInfo" for one in ("v1", "v1alpha"))
 
@@ -51,7 +53,7 @@ _SCHEMAS = frozenset(f"grpc.reflection.{one}.ServerReflection/ServerReflectionIn
 class Composed:
     """A sidecar without its doors: what they hand calls to, and what is read and run beside it."""
 
-    settings: SidecarSettings
+    settings: "SidecarSettings"
     point: EnforcementPoint
     describer: Describer
     entities: Entities | None
@@ -110,7 +112,7 @@ class Composed:
 
 
 async def compose(
-    settings: SidecarSettings, log: OperatorLog, telemetry: Telemetry, stats: CallStats, stack: AsyncExitStack,
+    settings: "SidecarSettings", log: OperatorLog, telemetry: Telemetry, stats: CallStats, stack: AsyncExitStack,
     seat: Seat = ALONE,
 ) -> Composed:  # fmt: skip
     """Make every part and begin the records; `stack` takes them down again. ConfigurationError or IntegrityError."""
@@ -153,11 +155,11 @@ async def compose(
         standing=standing,
         preparations=Preparations(),
         observer=observer(settings, described, stats, telemetry),
-        levels=settings.record.levels.model_dump(),
+        levels=dict(settings.record.levels),
         reflection=settings.describe.reflection == "identified",
         report=lambda error: _report(log, error),
         clock=clock,
-        new_id=call_ids(clock, pooled_digits()),
+        new_id=CallIds(clock, RandomPool()),
         exposures=None if ledger is None else ledger.exposures,
     )
     point = EnforcementPoint(parts)
@@ -177,7 +179,7 @@ async def compose(
 
 
 async def _begun(
-    settings: SidecarSettings, log: OperatorLog, said: Details, stack: AsyncExitStack, seat: Seat
+    settings: "SidecarSettings", log: OperatorLog, said: Details, stack: AsyncExitStack, seat: Seat
 ) -> Records:
     """The records, their epoch begun; `said` stands in its `open`."""
     records = Records.open(settings, log, seat.slots)
@@ -186,12 +188,12 @@ async def _begun(
     return records
 
 
-def _waiting(settings: SidecarSettings) -> Waiting:
+def _waiting(settings: "SidecarSettings") -> Waiting:
     most = settings.checks.waiting
     return Waiting(time.monotonic, settings.checks.report_within, most, per_owner=max(1, most * 3 // 4))
 
 
-def identifier(settings: SidecarSettings, tokens: TokenVerifier, people: Directory) -> Identifier:
+def identifier(settings: "SidecarSettings", tokens: TokenVerifier, people: Directory) -> Identifier:
     """Says who calls."""
     return Identifier(
         tokens=tokens,
@@ -201,11 +203,11 @@ def identifier(settings: SidecarSettings, tokens: TokenVerifier, people: Directo
     )
 
 
-def observer(settings: SidecarSettings, described: Describer, stats: CallStats, telemetry: Telemetry) -> CallObserver:
+def observer(settings: "SidecarSettings", described: Describer, stats: CallStats, telemetry: Telemetry) -> CallObserver:
     """Counts and traces calls under the names that the API has; any other is `_OTHER`."""
     schemas = _SCHEMAS if settings.describe.reflection == "identified" else frozenset()
     known = schemas | {f"{CHECK_SERVICE}/{name}" for name in CHECK_METHODS}
-    return CallObserver(stats, telemetry.tracer, pooled_digits(), known_methods(described, known))
+    return CallObserver(stats, telemetry.tracer, known=known_methods(described, known))
 
 
 def known_methods(described: Describer, more: frozenset[str]) -> Callable[[str], bool]:
@@ -214,7 +216,7 @@ def known_methods(described: Describer, more: frozenset[str]) -> Callable[[str],
 
 
 def circumstances(
-    settings: SidecarSettings, granted: GrantStore | None, authorized: AuthorizationStore | None
+    settings: "SidecarSettings", granted: GrantStore | None, authorized: AuthorizationStore | None
 ) -> Circumstances:
     """What of a call's metadata is believed, in which form, and what is in force besides."""
     return Circumstances(

@@ -17,7 +17,7 @@ from sidecar.enforcement.intercept import ProxyHandler
 from sidecar.enforcement.listen import Listen, Listener
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError
-from sidecar.main import authzen, build
+from sidecar.main import build
 from sidecar.main.composition import Composed
 from sidecar.main.given import clock, naming
 from sidecar.main.seat import Seat
@@ -76,7 +76,8 @@ class Doors:
         return found
 
     def _proxy(self, at: Listen) -> Opened:
-        return self._served(at, ProxyHandler(self._counted, PROXY, at.peers(clock), self._log))
+        handler = ProxyHandler(self._parts.point, PROXY, at.peers(clock), self._log, self._counted.handled)
+        return self._served(at, handler)
 
     def _ext_authz(self, at: Listen) -> Opened:
         settings, parts = self._parts.settings, self._parts
@@ -102,6 +103,8 @@ class Doors:
         return self._served(at, handler, envelope=CHECK_ENVELOPE)
 
     def _authzen(self, at: Listen) -> Opened:
+        from sidecar.main import authzen  # noqa: PLC0415 - few sidecars have this door, and it is no small one
+
         authzen.require_library()
         # Only here: a sidecar without this door needs no HTTP library.
         from sidecar.doors.https import HttpsListener  # noqa: PLC0415

@@ -4,6 +4,7 @@ import random
 import time
 from collections.abc import Callable
 from pathlib import Path
+from typing import TYPE_CHECKING
 from urllib.parse import SplitResult, urlsplit
 
 from sidecar.decision.embedded import EmbeddedMaker
@@ -11,7 +12,9 @@ from sidecar.decision.engines import EngineMaker
 from sidecar.decision.opa_http import Address
 from sidecar.decision.verified import Disagreement, Told, Unchecked, VerifiedMaker
 from sidecar.errors import ConfigurationError
-from sidecar.settings.policy import DecisionEngine, Opa
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.policy import DecisionEngine, Opa
 
 _LOOPBACK = frozenset({"127.0.0.1", "::1", "localhost"})
 _TOKEN_SECONDS = 10.0
@@ -34,7 +37,7 @@ class Nobody:
 NOBODY = Nobody()
 
 
-def maker(decision: DecisionEngine, report: Report, told: Told = NOBODY) -> EngineMaker:
+def maker(decision: "DecisionEngine", report: Report, told: Told = NOBODY) -> EngineMaker:
     """What loads bundles, as the settings say. `report` may be called from any thread. ConfigurationError."""
     first = _one(decision.engine, decision, report)
     if decision.verify_with is None:
@@ -45,7 +48,7 @@ def maker(decision: DecisionEngine, report: Report, told: Told = NOBODY) -> Engi
     )  # fmt: skip
 
 
-def _one(name: str, decision: DecisionEngine, report: Report) -> EngineMaker:
+def _one(name: str, decision: "DecisionEngine", report: Report) -> EngineMaker:
     if name == "embedded":
         return EmbeddedMaker(decision.deadline)
     if decision.opa is None:
@@ -72,7 +75,7 @@ def _one(name: str, decision: DecisionEngine, report: Report) -> EngineMaker:
     )  # fmt: skip
 
 
-def _address(opa: Opa) -> SplitResult:
+def _address(opa: "Opa") -> SplitResult:
     """The parts of `url`. ConfigurationError: whoever can answer for OPA decides, so it is https, or this host."""
     url = opa.url or ""
     try:

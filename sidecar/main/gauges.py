@@ -2,16 +2,19 @@
 
 from collections.abc import Callable, Mapping
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidecar.attributes.tokens import TokenVerifier
 from sidecar.decision.cache import DecisionCache
 from sidecar.observability import certificates
 from sidecar.observability.metrics import Gauges
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
 def whole(
-    settings: SidecarSettings,
+    settings: "SidecarSettings",
     *,
     cache: DecisionCache,
     tokens: TokenVerifier,
@@ -49,7 +52,7 @@ def _keys(tokens: TokenVerifier, clock: Callable[[], float]) -> Gauges:
     }
 
 
-def certified(settings: SidecarSettings) -> dict[str, Path]:
+def certified(settings: "SidecarSettings") -> dict[str, Path]:
     """The certificates that this sidecar presents, by what for."""
     found = {f"listen.{place}": one.tls.cert for place, one in enumerate(settings.listen) if one.tls is not None}
     clients = {"upstream": settings.upstream.tls, "oversight": settings.oversight.tls}

@@ -1,16 +1,19 @@
 """The exception grants, joined to the records and to the calls that are open."""
 
 from collections.abc import Callable
+from typing import TYPE_CHECKING
 
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.exceptions.store import GrantEvent, GrantStore
 from sidecar.main.given import clock, reporter
 from sidecar.main.standing import Announce, recording
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
 def recorded(
-    settings: SidecarSettings, log: OperatorLog, say: Announce, changed: Callable[[], None]
+    settings: "SidecarSettings", log: OperatorLog, say: Announce, changed: Callable[[], None]
 ) -> GrantStore | None:
     """The grants, read once; None without `exceptions`. On the event loop.
 
@@ -38,7 +41,7 @@ def recorded(
 
 
 def opened(
-    settings: SidecarSettings, log: OperatorLog | None, on_event: Callable[[GrantEvent], None]
+    settings: "SidecarSettings", log: OperatorLog | None, on_event: Callable[[GrantEvent], None]
 ) -> GrantStore | None:
     """The grants, not read yet; None without `exceptions`."""
     if settings.exceptions is None:

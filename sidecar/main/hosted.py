@@ -30,7 +30,7 @@ from sidecar.main.hosted_bootstrap import Hosting, bootstrap
 from sidecar.main.hosted_doors import only_listen
 from sidecar.main.hosted_secrets import HostedSecrets
 from sidecar.main.hosted_worker import GIVEN, Given
-from sidecar.settings import loader
+from sidecar.settings.environment import environment
 from sidecar.settings.sidecar import SidecarSettings
 
 _FOLDERS: Final = "customhouse-"
@@ -96,7 +96,7 @@ class HostedProgram:
             self._installed.envoy, "--config-path", str(file), "--disable-hot-restart", "--concurrency", "1",
             "--log-level", "warning", "--drain-time-s", str(int(self._settings.drain) + 1),
             "--drain-strategy", "immediate",
-            env={**loader.environment(), **self._installed.environment, GIVEN: given.text()},
+            env={**environment(), **self._installed.environment, GIVEN: given.text()},
             pass_fds=(channel.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
             # Signals to the terminal's group are for the supervisor, which lets workers go in the right order.

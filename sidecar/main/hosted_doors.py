@@ -1,9 +1,10 @@
 """The doors of the settings as one application inside Envoy: the proxy, and beside it the decision API and ext_authz."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Mapping
+from collections.abc import Awaitable, Callable, Coroutine, Mapping
 from dataclasses import replace
 from pathlib import Path
+from typing import TYPE_CHECKING, Any
 
 from sidecar.attributes import entities as resources
 from sidecar.attributes.routes import Routes
@@ -27,14 +28,16 @@ from sidecar.enforcement.sockets import connections, is_unix
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.enforcement.upstream import NoUpstream
 from sidecar.errors import ConfigurationError
-from sidecar.main import authzen, build
+from sidecar.main import build
 from sidecar.main.composition import Composed
 from sidecar.main.doors import Opened
 from sidecar.main.given import clock
 from sidecar.main.hosted_admin import EnvoyAdmin
 from sidecar.main.seat import Seat
 from sidecar.main.unhandled import Unhandled
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 HOSTED = ("proxy", "check", "ext_authz", "authzen")
 """Doors that Envoy can host."""
@@ -44,7 +47,7 @@ _WATCH_SECONDS = 0.1
 _AUTHZEN = ("/access/v1/", "/.well-known/authzen-configuration")
 
 
-def only_listen(settings: SidecarSettings) -> Listen:
+def only_listen(settings: "SidecarSettings") -> Listen:
     """The one place where all doors of a hosted sidecar are. ConfigurationError where there are several, or none."""
     for position, one in enumerate(settings.listen):
         if one.door not in HOSTED:
@@ -85,15 +88,13 @@ class HostedDoors:
         self.address = ""
         """What to connect to, after `start`."""
 
-    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        """Serve one request: the door whose paths these are, else the proxy, else nobody."""
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """What serves one request: the door whose paths these are, else the proxy, else nobody."""
         path: str = scope["path"]
         for prefix, door in self._doors.items():
             if path.startswith(prefix):
-                await door(scope, receive, send)
-                return
-        await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
-        await send({"type": "http.response.body", "body": b"no door here\n", "more_body": False})
+                return door(scope, receive, send)
+        return _nobody(send)
 
     def ended(self) -> Mapping[str, int]:
         """For `Unhandled`: requests that have ended here."""
@@ -168,6 +169,8 @@ class HostedDoors:
         self._add(EXT_AUTHZ_METHOD.rpartition("/")[0] + "/", service, EXT_AUTHZ, parts, listen, envelope=ENVELOPE)
 
     def _authzen(self, parts: Composed, counted: Unhandled, listen: Listen) -> None:
+        from sidecar.main import authzen  # noqa: PLC0415 - as with the other host
+
         del counted  # its requests are no calls
         door = HostedHttp(authzen.application(parts), peers(listen), parts.settings.limits.message, self._log)
         self._doors |= dict.fromkeys(_AUTHZEN, door)
@@ -179,3 +182,8 @@ class HostedDoors:
         limits = build.limits(parts.settings)
         limits = replace(limits, message=limits.message + envelope)
         self._doors[prefix] = HostedDoor(served, door, peers(listen), upstream, limits, self._log)
+
+
+async def _nobody(send: Send) -> None:
+    await send({"type": "http.response.start", "status": 404, "headers": [(b"content-type", b"text/plain")]})
+    await send({"type": "http.response.body", "body": b"no door here\n", "more_body": False})

@@ -8,7 +8,7 @@ import asyncio
 import signal
 import socket
 import sys
-from collections.abc import MutableMapping
+from collections.abc import Coroutine, MutableMapping
 from pathlib import Path
 from typing import Any, Final, Self
 
@@ -21,8 +21,9 @@ from sidecar.main import worker
 from sidecar.main.hosted_admin import EnvoyAdmin
 from sidecar.main.hosted_bootstrap import CLUSTER
 from sidecar.main.hosted_doors import HostedDoors
+from sidecar.main.hosted_turns import take_turns
 from sidecar.main.process import Stopping
-from sidecar.settings import loader
+from sidecar.settings.environment import environment
 
 GIVEN: Final = "CUSTOMHOUSE_HOSTED"
 """Environment: `Given`."""
@@ -56,12 +57,21 @@ class Given(msgspec.Struct, frozen=True, kw_only=True):
         return msgspec.json.decode(text, type=cls)
 
 
-async def application(scope: Scope, receive: Receive, send: Send) -> None:
-    """The lifespan of this worker, and each request in it."""
-    if scope["type"] == "lifespan":
-        await _Life(scope["state"], receive, send).lived()
-    else:
-        await scope["state"]["doors"](scope, receive, send)
+class _Worker:
+    """What pyvoy calls. It gives the coroutine that serves, so that none stands between that and the task it runs in."""
+
+    _asgi_single_callable = True
+    """Says to pyvoy (as to others, asgiref's `guarantee_single_callable`) that this is an ASGI 3 application."""
+
+    def __call__(self, scope: Scope, receive: Receive, send: Send) -> Coroutine[Any, Any, None]:
+        """The lifespan of this worker, and each request in it."""
+        if scope["type"] == "lifespan":
+            return _Life(scope["state"], receive, send).lived()
+        doors: HostedDoors = scope["state"]["doors"]
+        return doors(scope, receive, send)
+
+
+application = _Worker()
 
 
 class _Life:
@@ -79,6 +89,7 @@ class _Life:
 
         await self._receive()
         given = _given()
+        take_turns()
         self._admin = EnvoyAdmin(Path(given.admin))
 
         async def listening(number: int) -> str:
@@ -118,10 +129,10 @@ class _Life:
 
 
 def _given() -> Given:
-    environment = loader.environment()
-    given = Given.read(environment[GIVEN])
+    found = environment()
+    given = Given.read(found[GIVEN])
     for name in _OF_ENVOY:
-        environment.pop(name, None)
+        found.pop(name, None)
     sys.executable = given.python
     return given
 

@@ -15,13 +15,15 @@ What is lost compared to a sidecar: whoever can change the service's process can
 
 import asyncio
 import threading
-from collections.abc import AsyncIterator, Iterable, Iterator
+from collections.abc import AsyncIterator, Coroutine, Iterable, Iterator
 from concurrent.futures import ThreadPoolExecutor
 from contextlib import AsyncExitStack, asynccontextmanager, contextmanager
 from pathlib import Path
+from typing import Any
 
 from sidecar.attributes import entities as resources
 from sidecar.attributes.routes import Routes
+from sidecar.completions import take_together
 from sidecar.doors.asgi import Application, Guarded, NamedPeers, TlsPeers
 from sidecar.doors.interceptor import AioInterceptor, SyncInterceptor
 from sidecar.enforcement.call import AnswerSink, Call, Final, Reply, Upstream
@@ -38,6 +40,7 @@ from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.telemetry import Telemetry
 from sidecar.settings import loader
+from sidecar.settings.environment import environment
 from sidecar.settings.sidecar import SidecarSettings
 
 THREADS = 64
@@ -114,17 +117,19 @@ class _Open:
         """As the enforcement point says."""
         return self._point.kind(method)
 
-    async def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Reply:
+    def unary(self, call: Call, request: bytes, upstream: Upstream | None = None) -> Coroutine[Any, Any, Reply]:
         """A whole unary call."""
-        if not self.open:
-            return Reply(message=None, headers=(), final=_CLOSED)
-        return await self._point.unary(call, request, upstream)
+        return self._point.unary(call, request, upstream) if self.open else _refused()
 
     async def stream(
         self, call: Call, requests: AsyncIterator[bytes], answer: AnswerSink, upstream: Upstream | None = None
     ) -> Final:
         """A call of any kind."""
         return await self._point.stream(call, requests, answer, upstream) if self.open else _CLOSED
+
+
+async def _refused() -> Reply:
+    return Reply(message=None, headers=(), final=_CLOSED)
 
 
 @asynccontextmanager
@@ -138,12 +143,13 @@ async def guarding(
     said = (
         settings
         if isinstance(settings, SidecarSettings)
-        else loader.load(Path(settings), SidecarSettings, loader.environment())
+        else loader.load(Path(settings), SidecarSettings, environment())
     )
+    take_together(asyncio.get_running_loop())
     stats = CallStats()
     found = log or make_logger("sidecar", counts=stats.log_events)
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry("customhouse-sidecar", loader.environment())
+        telemetry = Telemetry("customhouse-sidecar", environment())
         stack.callback(telemetry.shutdown)
         parts = await compose(said, found, telemetry, stats, stack, Seat(slots=ANY))
         guard = Guard(parts, threads)

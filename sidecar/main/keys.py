@@ -2,7 +2,7 @@
 
 from collections.abc import Callable
 from pathlib import Path
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 from cryptography.exceptions import UnsupportedAlgorithm
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
@@ -11,16 +11,18 @@ from cryptography.hazmat.primitives.serialization import load_pem_private_key, l
 
 from sidecar.errors import ConfigurationError
 from sidecar.main.given import naming
-from sidecar.settings.sidecar import SidecarSettings
 from sidecar.tlog.errors import TlogError
 from sidecar.tlog.trust import Trust
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 _MAKE = "Correct the path, or make one with `sidecar keys new FILE`."
 _ASK = "Ask the store's operator for its sealing key (PEM)."
 T = TypeVar("T")
 
 
-def producer_key(settings: SidecarSettings) -> Ed25519PrivateKey:
+def producer_key(settings: "SidecarSettings") -> Ed25519PrivateKey:
     """The key that signs this sidecar's batches. ConfigurationError."""
     path = settings.producer.key
     with naming("producer.key"):
@@ -30,7 +32,7 @@ def producer_key(settings: SidecarSettings) -> Ed25519PrivateKey:
     return key
 
 
-def seal_key(settings: SidecarSettings) -> bytes:
+def seal_key(settings: "SidecarSettings") -> bytes:
     """The store's X25519 public key, to which openings are sealed. ConfigurationError."""
     path = settings.oversight.seal_key
     with naming("oversight.seal_key"):
@@ -40,7 +42,7 @@ def seal_key(settings: SidecarSettings) -> bytes:
     return key.public_bytes_raw()
 
 
-def trust(settings: SidecarSettings) -> Trust:
+def trust(settings: "SidecarSettings") -> Trust:
     """The log key (and witnesses) that receipts are held to. ConfigurationError."""
     path = settings.oversight.trust
     with naming("oversight.trust"):

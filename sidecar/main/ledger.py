@@ -2,7 +2,7 @@
 
 from collections.abc import Callable, Coroutine
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 from sidecar.enforcement.exposure import Exposures
 from sidecar.enforcement.transport import OperatorLog
@@ -11,7 +11,9 @@ from sidecar.ledger.certificates import Files
 from sidecar.ledger.client import LedgerClient
 from sidecar.main.given import clock, naming
 from sidecar.observability.metrics import Gauges
-from sidecar.settings.sidecar import Ledger, SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import Ledger, SidecarSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -45,7 +47,7 @@ class LedgerLink:
         await self.client.close()
 
 
-def files(ledger: Ledger) -> Files:
+def files(ledger: "Ledger") -> Files:
     """What the connection presents and trusts. ConfigurationError: the ledger knows sidecars by their certificates."""
     tls = ledger.tls
     if tls.cert is None or tls.key is None:
@@ -55,7 +57,7 @@ def files(ledger: Ledger) -> Files:
     return Files(cert=tls.cert, key=tls.key, ca=tls.ca)
 
 
-def opened(settings: SidecarSettings, log: OperatorLog, report: Callable[[DecideError], None]) -> LedgerLink | None:
+def opened(settings: "SidecarSettings", log: OperatorLog, report: Callable[[DecideError], None]) -> LedgerLink | None:
     """The link, on a running event loop; None where no ledger is configured. ConfigurationError."""
     ledger = settings.ledger
     if ledger is None:
@@ -67,7 +69,7 @@ def opened(settings: SidecarSettings, log: OperatorLog, report: Callable[[Decide
     return LedgerLink(client=client, exposures=Exposures(client, report, clock))
 
 
-def check(settings: SidecarSettings) -> list[str]:
+def check(settings: "SidecarSettings") -> list[str]:
     """A line for `check-config`. ConfigurationError when the certificates cannot be used."""
     if settings.ledger is None:
         return []

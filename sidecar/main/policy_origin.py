@@ -2,6 +2,7 @@
 
 import asyncio
 from dataclasses import dataclass
+from typing import TYPE_CHECKING
 
 from sidecar.decision.engines import EngineMaker
 from sidecar.enforcement.transport import OperatorLog
@@ -14,7 +15,9 @@ from sidecar.main.seat import Seat
 from sidecar.main.sources import Source
 from sidecar.main.standing import InForce
 from sidecar.main.worker_policy import GivenPolicy
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
 @dataclass(frozen=True, slots=True, kw_only=True)
@@ -34,7 +37,7 @@ class PolicyOrigin:
         return None
 
 
-async def policy_origin(settings: SidecarSettings, log: OperatorLog, maker: EngineMaker, seat: Seat) -> PolicyOrigin:
+async def policy_origin(settings: "SidecarSettings", log: OperatorLog, maker: EngineMaker, seat: Seat) -> PolicyOrigin:
     """The policy that this process begins with, ready to answer. ConfigurationError."""
     if seat.policy is not None:
         return PolicyOrigin(started=await seat.policy.begin(maker), own=None, given=seat.policy)

@@ -3,6 +3,7 @@
 import random
 import time
 from dataclasses import dataclass, replace
+from typing import TYPE_CHECKING
 
 from sidecar.decision.activation import Activated, activate
 from sidecar.decision.bundle import Bundle
@@ -17,8 +18,10 @@ from sidecar.main.policy_http import Asked, HttpSource
 from sidecar.main.policy_signers import Signatures
 from sidecar.main.proven import KeptPolicies
 from sidecar.main.sources import Source, file_source, folder_source
-from sidecar.settings import policy as model
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings import policy as model
+    from sidecar.settings.sidecar import SidecarSettings
 
 FOLDER = "policies"
 """Where bundles are kept, within `record.spool`."""
@@ -39,7 +42,7 @@ class Started:
     problem: str | None = None
 
 
-def open_source(said: model.Bundle) -> Source:
+def open_source(said: "model.Bundle") -> Source:
     """The source that the settings name. Nothing is asked yet. ConfigurationError."""
     dice = random.SystemRandom().random
     if said.folder is not None:
@@ -58,7 +61,7 @@ def open_source(said: model.Bundle) -> Source:
     )  # fmt: skip
 
 
-def admission(settings: SidecarSettings, maker: EngineMaker) -> Admission:
+def admission(settings: "SidecarSettings", maker: EngineMaker) -> Admission:
     """What bundles have to pass, with what was kept of earlier ones. ConfigurationError."""
     said, decision = settings.policy.keys, settings.decision
     return Admission(
@@ -130,7 +133,7 @@ def _last_good(
     return Started(active=active, source=kept.source, seen=min(state.seen, now), found=found, problem=str(why))
 
 
-def tried(settings: SidecarSettings, maker: EngineMaker) -> Activated | None:
+def tried(settings: "SidecarSettings", maker: EngineMaker) -> Activated | None:
     """The bundle of a source on this machine, passed as at a start but for what was kept; None for one elsewhere.
 
     ConfigurationError says what is wrong with it, with the signers, or with the settings of a source elsewhere.

@@ -5,36 +5,39 @@ import signal
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import uvloop
 
+from sidecar.completions import take_together
 from sidecar.enforcement.admin import AdminSocket, Command
 from sidecar.enforcement.transport import OperatorLog
-from sidecar.main import check as checked
 from sidecar.main.composition import Composed, compose
 from sidecar.main.doors import GrpcHost, Host, Leaves, Opened
 from sidecar.main.gauges import whole
 from sidecar.main.given import clock
+from sidecar.main.heap import settle
 from sidecar.main.policy_commands import PolicyCommands
 from sidecar.main.records import Records
 from sidecar.main.seat import ALONE, Seat
 from sidecar.main.unhandled import Unhandled
 from sidecar.observability.exposition import Exposition
-from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
+from sidecar.observability.logs import make_logger, quiet_libraries, settled_for_good, unhandled
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.outside import show
 from sidecar.observability.telemetry import Telemetry
-from sidecar.settings import loader
-from sidecar.settings.sidecar import SidecarSettings
+from sidecar.settings.environment import environment
 from sidecar.spool.slot import held
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 SEND_SECONDS = 3.0
 _TELL_SECONDS = 1.0
 """So long before the bound of the drain, streams that are still open are ended with a status that says why."""
 
 
-def run(settings: SidecarSettings) -> None:
+def run(settings: "SidecarSettings") -> None:
     """Serve until SIGTERM or SIGINT. ConfigurationError or IntegrityError when a part cannot start."""
     stats = CallStats()
     log = make_logger("sidecar", counts=stats.log_events)
@@ -42,16 +45,19 @@ def run(settings: SidecarSettings) -> None:
     uvloop.run(_serve(settings, log, stats))
 
 
-def check(settings: SidecarSettings) -> list[str]:
+def check(settings: "SidecarSettings") -> list[str]:
     """Build everything that needs no network; a line for each part. ConfigurationError or IntegrityError."""
-    return checked.lines(settings)
+    from sidecar.main.check import lines  # noqa: PLC0415 - a process that serves has no use for it
+
+    return lines(settings)
 
 
-async def _serve(settings: SidecarSettings, log: OperatorLog, stats: CallStats) -> None:
+async def _serve(settings: "SidecarSettings", log: OperatorLog, stats: CallStats) -> None:
     stop, loop = Stopping(), asyncio.get_running_loop()
     loop.set_exception_handler(unhandled(log))
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stop.ask)
+    settled_for_good(loop, log)
     with held(settings.record.spool):
         async with running(settings, log, stats, stop=stop) as found:
             log.warning("ready", **{key: value for key, value in found.status().items() if key != "problems"})
@@ -87,15 +93,16 @@ class Running:
 
 @asynccontextmanager
 async def running(
-    settings: SidecarSettings, log: OperatorLog, stats: CallStats, seat: Seat = ALONE, stop: Stopping | None = None,
+    settings: "SidecarSettings", log: OperatorLog, stats: CallStats, seat: Seat = ALONE, stop: Stopping | None = None,
     host: Host | None = None,
 ) -> AsyncIterator[Running]:  # fmt: skip
     """Everything, running. Leaving stops the doors first and the records last. `host`: grpc.aio, by default."""
     stop, host = stop or Stopping(), host or GrpcHost()
+    take_together(asyncio.get_running_loop())
     if settings.identity.bind_to_workload == "none":
         log.warning("stated_risk", detail="identity.bind_to_workload is none: whoever steals a token can use it")
     async with AsyncExitStack() as stack:
-        telemetry = Telemetry("customhouse-sidecar", loader.environment())
+        telemetry = Telemetry("customhouse-sidecar", environment())
         stack.callback(telemetry.shutdown)
         parts = await compose(settings, log, telemetry, stats, stack, seat)
         counted = Unhandled(parts.point, log, host.ended)
@@ -105,6 +112,7 @@ async def running(
         stack.push_async_callback(parts.standing.decisions.close)
         # Nobody can report any more what was permitted and not reported yet.
         stack.push_async_callback(parts.waiting.close)
+        settle()
         await seat.may_open(parts.records.slot)
         listeners = await _listeners(host.made(parts, counted, log, seat), parts, stop, stack)
 

@@ -6,7 +6,7 @@ import time
 from collections.abc import Coroutine, Iterable, Mapping
 from importlib.metadata import PackageNotFoundError, version
 from shutil import disk_usage
-from typing import Any, Self
+from typing import TYPE_CHECKING, Any, Self
 
 from sidecar.attributes.resource import Describer
 from sidecar.enforcement.delivery import Delivery
@@ -21,9 +21,11 @@ from sidecar.main.build import client_tls, limits
 from sidecar.main.given import FILE_SECONDS, clock, naming, now
 from sidecar.observability.metrics import Gauges
 from sidecar.record import RecordType
-from sidecar.settings.sidecar import SidecarSettings
 from sidecar.spool.log import Spool
 from sidecar.spool.slot import SlotInUseError, SpoolOptions
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 Details = Mapping[str, str | int | bool | list[str] | None]
 MAX_SERVICES = 128
@@ -35,7 +37,7 @@ _FIRST_KEY_SECONDS = 0.7
 class FollowedTrust:
     """The trust file, taken up when it changes: a log's new key, or other witnesses, need no restart."""
 
-    def __init__(self, settings: SidecarSettings, receipts: ReceiptVerifier, log: OperatorLog) -> None:
+    def __init__(self, settings: "SidecarSettings", receipts: ReceiptVerifier, log: OperatorLog) -> None:
         self._settings, self._receipts, self._log = settings, receipts, log
         self._known = self._content()
         self._problem = ""
@@ -81,7 +83,7 @@ class Records:
         self._trusted = trusted
 
     @classmethod
-    def open(cls, settings: SidecarSettings, log: OperatorLog, slots: Iterable[int] = (0,)) -> Self:
+    def open(cls, settings: "SidecarSettings", log: OperatorLog, slots: Iterable[int] = (0,)) -> Self:
         """Take the first of these slots that is free, and read what is there. On the event loop.
 
         ConfigurationError, or IntegrityError for damage; SlotInUseError when none of them is free.
@@ -207,7 +209,7 @@ class Records:
         }
 
 
-def _first_free(settings: SidecarSettings, store_key: bytes, slots: Iterable[int]) -> Spool:
+def _first_free(settings: "SidecarSettings", store_key: bytes, slots: Iterable[int]) -> Spool:
     taken: SlotInUseError | None = None
     for slot in slots:
         options = SpoolOptions(
@@ -223,7 +225,7 @@ def _first_free(settings: SidecarSettings, store_key: bytes, slots: Iterable[int
     raise taken or ConfigurationError("there is no slot to choose from", where="record.spool")
 
 
-def period_keys(settings: SidecarSettings) -> PeriodKeys:
+def period_keys(settings: "SidecarSettings") -> PeriodKeys:
     """The period keys as the sealed file beside the spool has them, if there is one. IntegrityError for damage."""
     tls, bounds = client_tls(settings.oversight.tls, "oversight.tls"), limits(settings)
     found = PeriodKeys(
@@ -239,7 +241,7 @@ def period_keys(settings: SidecarSettings) -> PeriodKeys:
     return found
 
 
-def about(settings: SidecarSettings, described: Describer) -> Details:
+def about(settings: "SidecarSettings", described: Describer) -> Details:
     """What the `open` record says of this sidecar: what it guards and where, its version, and who holds the data.
 
     (CISA security requirements I.A.1; 28 CFR 202.1103(d)(1), 202.1104(c)(1).)

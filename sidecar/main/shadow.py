@@ -10,7 +10,7 @@ import time
 from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from contextlib import ExitStack
-from typing import Final
+from typing import TYPE_CHECKING, Final
 
 from sidecar.decision import activation
 from sidecar.decision.bundle import Bundle
@@ -24,7 +24,9 @@ from sidecar.main.given import FILE_SECONDS, naming, now, reporter
 from sidecar.main.sources import Look, Source
 from sidecar.main.standing import Announce, InForce
 from sidecar.observability.metrics import Gauges
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 SUMMARY_SECONDS: Final = 60.0
 RETRY_SECONDS: Final = 600.0
@@ -257,7 +259,7 @@ class _Unusable:
         """No look waits."""
 
 
-def opened(settings: SidecarSettings, standing: InForce, say: Announce, log: OperatorLog) -> ShadowWatch | None:
+def opened(settings: "SidecarSettings", standing: InForce, say: Announce, log: OperatorLog) -> ShadowWatch | None:
     """The shadow that the settings ask for; it asks nothing before it runs."""
     said = settings.shadow
     if said is None:
@@ -284,7 +286,7 @@ def opened(settings: SidecarSettings, standing: InForce, say: Announce, log: Ope
     )  # fmt: skip
 
 
-def check(settings: SidecarSettings) -> list[str]:
+def check(settings: "SidecarSettings") -> list[str]:
     """What can be said of the shadow without the network: a line, or none. ConfigurationError, unlike at a start."""
     said = settings.shadow
     if said is None:
@@ -297,7 +299,7 @@ def check(settings: SidecarSettings) -> list[str]:
     return [f"shadow         {active.revision[:16]}, {active.tests_passed} tests pass"]
 
 
-def _maker(settings: SidecarSettings, log: OperatorLog | None) -> EngineMaker:
+def _maker(settings: "SidecarSettings", log: OperatorLog | None) -> EngineMaker:
     """The engine of the policy in force, unless that is an OPA at an address: it has its own bundle, and no other."""
     decision = settings.decision
     if decision.engine == "opa" and decision.opa is not None and decision.opa.url is not None:

@@ -16,13 +16,16 @@ import fcntl
 import os
 from collections.abc import Iterator
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import ConfigurationError, IntegrityError
 from sidecar.main.records import Records
-from sidecar.settings.sidecar import SidecarSettings
 from sidecar.spool.segment import list_segments
 from sidecar.spool.slot import SlotInUseError
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 MOST = 1024
 """Slots of one spool: more than twice the workers a sidecar may have, since an old generation drains beside a new one."""
@@ -73,7 +76,7 @@ def _free(folder: Path) -> bool:
 class Leftovers:
     """Settles the slots that nobody has."""
 
-    def __init__(self, settings: SidecarSettings, log: OperatorLog, *, every: float = LOOK_SECONDS) -> None:
+    def __init__(self, settings: "SidecarSettings", log: OperatorLog, *, every: float = LOOK_SECONDS) -> None:
         self._settings, self._log, self._every = settings, log, every
         self._problems: dict[int, str] = {}
         self._settling: dict[int, asyncio.Task[None]] = {}

@@ -12,7 +12,7 @@ import signal
 import socket
 import sys
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
 import msgspec
 import uvloop
@@ -29,7 +29,9 @@ from sidecar.main.worker_metrics import packed
 from sidecar.main.worker_policy import GivenPolicy
 from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
 from sidecar.observability.metrics import CallStats
-from sidecar.settings.sidecar import SidecarSettings
+
+if TYPE_CHECKING:  # the models are pydantic's, and a process that serves has none of it
+    from sidecar.settings.sidecar import SidecarSettings
 
 
 def main() -> None:

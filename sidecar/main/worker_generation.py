@@ -16,6 +16,7 @@ from sidecar.main import worker_channel as said
 from sidecar.main.worker_channel import Channel, Fault, Given, GoneError
 from sidecar.main.worker_policy_group import GroupPolicy
 from sidecar.main.worker_spares import Spares
+from sidecar.settings.loader import settled
 from sidecar.settings.sidecar import SidecarSettings
 
 State = Literal["starting", "serving", "draining", "ended"]
@@ -127,7 +128,7 @@ class Generation:
     ) -> None:
         """`spares` are its own from now on: `stop` closes them."""
         self.settings, self._spares, self.group, self.number, self._log = settings, spares, group, number, log
-        self._pickled = pickle.dumps(settings)
+        self._pickled = pickle.dumps(settled(settings))
         self.workers: dict[int, Worker] = {}
         self.restarts = dict.fromkeys(range(settings.workers), 0)
         self.gave_up: asyncio.Future[Failure] = asyncio.get_running_loop().create_future()

@@ -32,6 +32,8 @@ _ALL: tuple[Process, ...] = ("sidecar", "oversight", "ledger")
 """The webhook is small, and lets no library speak."""
 
 _EVERYWHERE: tuple[tuple[str, Level, str, str], ...] = (
+    ("reload_refused", "error", "detail",
+     "SIGHUP changed nothing: what ran goes on. Mend the settings it names and send it again, or restart"),
     ("unhandled", "error", "failure at detail", "A defect: report it with the line. The process goes on"),
     ("library", "error", "library severity function line failure at detail",
      "A library complains. Repeated lines with the network well: report them"),
@@ -68,7 +70,6 @@ _SIDECAR: tuple[tuple[str, Level, str, str], ...] = (
     ("worker_behind", "error", "revision detail", "It ended, since it could not take up the policy that the others have"),
     ("reload_begun", "warning", "generation", "Nothing: SIGHUP"),
     ("reloaded", "warning", "generation workers", "Nothing: new workers serve, those before them drain"),
-    ("reload_refused", "error", "detail", "Mend the settings and send SIGHUP again; what ran before goes on"),
     ("generation_ended", "warning", "generation", "Nothing: the workers before the reload have gone"),
     ("leftover_taken", "warning", "slot records", "Nothing: records that an ended worker left are being sent"),
     ("leftover_settled", "warning", "slot", "Nothing"),

@@ -1,14 +1,17 @@
 """The operator's log: one JSON object a line on standard error, and nothing else there."""
 
 import asyncio
+import json
 import logging
+import signal
 import sys
+import threading
 import time
 import traceback
-from collections.abc import Callable, MutableMapping
-from typing import Any, Protocol, TextIO
-
-import structlog
+from collections.abc import Callable, Mapping, MutableMapping
+from contextlib import AbstractContextManager
+from datetime import UTC, datetime
+from typing import Any, Protocol, Self, TextIO
 
 from sidecar.observability.events import EVENTS
 
@@ -25,35 +28,60 @@ class Log(Protocol):
         """Something failed and needs attention."""
 
 
+class JsonLog:
+    """Writes lines, each whole, from any thread. What JSON does not know stands in them as Python shows it.
+
+    `bound`: details of every line. `counts`: (event, level) -> how many lines there have been.
+    """
+
+    def __init__(
+        self, stream: TextIO, counts: MutableMapping[tuple[str, str], int], bound: Mapping[str, object],
+        writing: AbstractContextManager[bool] | None = None,
+    ) -> None:  # fmt: skip
+        self._stream, self._counts, self._bound = stream, counts, bound
+        self._writing = writing or threading.Lock()
+
+    def bind(self, **details: object) -> Self:
+        """A logger of the same stream and counts whose lines all have these details."""
+        return type(self)(self._stream, self._counts, {**self._bound, **details}, self._writing)
+
+    def info(self, event: str, **details: object) -> None:
+        """Something happened that operators may want to find again."""
+        self._write("info", event, details)
+
+    def warning(self, event: str, **details: object) -> None:
+        """Something was refused or repaired, or changed."""
+        self._write("warning", event, details)
+
+    def error(self, event: str, **details: object) -> None:
+        """Something failed and needs attention."""
+        self._write("error", event, details)
+
+    def critical(self, event: str, **details: object) -> None:
+        """Something failed that this process does not go on without."""
+        self._write("critical", event, details)
+
+    def _write(self, level: str, event: str, details: Mapping[str, object]) -> None:
+        stamp = datetime.now(UTC).isoformat().replace("+00:00", "Z")  # noqa: TID251 - decides nothing: it tells people when
+        line = json.dumps({**self._bound, **details, "event": event, "level": level, "timestamp": stamp}, default=repr)
+        with self._writing:
+            self._counts[event, level] = self._counts.get((event, level), 0) + 1
+            print(line, file=self._stream, flush=True)
+
+
 def make_logger(
     component: str, stream: TextIO | None = None, counts: MutableMapping[tuple[str, str], int] | None = None
-) -> structlog.typing.FilteringBoundLogger:
+) -> JsonLog:
     """A logger for this process; `component` is `sidecar`, `oversight` or `ledger`. Writes to standard error by default.
 
-    `counts`: (event, level) -> how many lines there have been. Every event of the component begins at 0, or the first
-    line of its kind would be no increase to whoever watches.
+    `counts`: as `JsonLog` has it. Every event of the component begins at 0, or the first line of its kind would be no
+    increase to whoever watches.
     """
     lines = {} if counts is None else counts
     for event in EVENTS:
         if component in event.of:
             lines.setdefault((event.name, event.level), 0)
-
-    def counted(_log: object, level: str, line: structlog.typing.EventDict) -> structlog.typing.EventDict:
-        key = (str(line["event"]), level)
-        lines[key] = lines.get(key, 0) + 1
-        return line
-
-    logger: structlog.typing.FilteringBoundLogger = structlog.wrap_logger(
-        structlog.PrintLogger(stream or sys.stderr),
-        processors=[
-            counted,
-            structlog.processors.add_log_level,
-            structlog.processors.TimeStamper(fmt="iso", utc=True),
-            structlog.processors.JSONRenderer(),
-        ],
-        wrapper_class=structlog.make_filtering_bound_logger(20),
-    ).bind(component=component)
-    return logger
+    return JsonLog(stream or sys.stderr, lines, {"component": component})
 
 
 def quiet_libraries(log: Log) -> None:
@@ -64,6 +92,12 @@ def quiet_libraries(log: Log) -> None:
     root = logging.getLogger()
     root.handlers = [_Passed(log)]
     root.setLevel(logging.WARNING)
+
+
+def settled_for_good(loop: asyncio.AbstractEventLoop, log: Log) -> None:
+    """This process reads its settings once: SIGHUP, which would end it at once, is answered with a line and no more."""
+    why = "this process reads its settings at its start only. Restart it; what runs goes on"
+    loop.add_signal_handler(signal.SIGHUP, lambda: log.error("reload_refused", detail=why))
 
 
 def unhandled(log: Log) -> Callable[[asyncio.AbstractEventLoop, dict[str, Any]], None]:

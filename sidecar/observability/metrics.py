@@ -1,11 +1,12 @@
 """Counters of calls and times of stages: one small store in memory, which `exposition` reads.
 
 Recording through an OpenTelemetry histogram costs 3 to 5 µs each; a call passes eight stages. Here a stage costs one
-`bisect` and two additions, and the exporters read sums.
+search among the edges and two additions, and the exporters read sums.
 """
 
 from bisect import bisect_left
-from collections.abc import Callable, Iterable, Mapping
+from collections.abc import Callable, Iterable, Mapping, Sequence
+from itertools import chain
 
 EDGES = (0.00001, 0.000025, 0.00005, 0.0001, 0.00025, 0.0005, 0.001, 0.0025, 0.005, 0.01, 0.05, 0.25, 1.0)
 """Upper edges of the stage buckets in seconds."""
@@ -18,6 +19,8 @@ OTHER = "_OTHER"
 
 Reading = float | Mapping[tuple[str, ...], float]
 """A number, or one for each row of label values (in the order of the catalogue)."""
+StageReader = Callable[[], Iterable[tuple[str, Sequence[int], float]]]
+"""Stages that are timed elsewhere (`_native.StageTimes`): name, passages by bucket of `EDGES`, seconds of them all."""
 Gauges = Mapping[str, tuple[str, Callable[[], Reading]]]
 """Name (without prefix) -> what it says, how to read it. The catalogue says which of them only grow."""
 
@@ -37,19 +40,37 @@ class CallStats:
 
     def __init__(self) -> None:
         self.calls: dict[tuple[str, str, str, str], int] = {}
-        self.stages: dict[str, Stage] = {}
+        self._stages: dict[str, Stage] = {}
+        self._timed: list[StageReader] = []
         self.events: dict[tuple[str, str], int] = {}
         self.decisions: dict[tuple[str, str, str, str], int] = {}
         self.durations: dict[tuple[str, str], Stage] = {}
         self.log_events: dict[tuple[str, str], int] = {}
         """Lines of the operator's log; `logs.make_logger` counts them."""
 
+    @property
+    def stages(self) -> dict[str, Stage]:
+        """How long stages took, as of now; whoever times some is asked."""
+        found: dict[str, Stage] = {}
+        own = [(name, one.buckets, one.total) for name, one in list(self._stages.items())]
+        for name, buckets, total in chain(own, *[read() for read in self._timed]):
+            entry = found.setdefault(name, Stage())
+            entry.buckets = [more + one for more, one in zip(entry.buckets, buckets, strict=True)]
+            entry.total += total
+        return found
+
+    def add(self, reader: StageReader) -> None:
+        """Stages are timed there as well, from now on."""
+        self._timed.append(reader)
+
     def count(self, method: str, effect: str, reason: str, status: str, seconds: float | None = None) -> None:
         """One call has ended, after so long. Series are bounded: beyond the bound the method is `_OTHER`."""
         key = (method, effect, reason, status)
-        if key not in self.calls and len(self.calls) >= MAX_SERIES:
+        known = self.calls.get(key, 0)
+        if not known and len(self.calls) >= MAX_SERIES:
             key = (OTHER, effect, reason, status)
-        self.calls[key] = self.calls.get(key, 0) + 1
+            known = self.calls.get(key, 0)
+        self.calls[key] = known + 1
         if seconds is not None:
             pair = (key[0], status)
             entry = self.durations.get(pair)
@@ -61,30 +82,19 @@ class CallStats:
     def decided(self, door: str, phase: str, effect: str, reason: str) -> None:
         """A decision has been recorded. Beyond the bound the reason is `_OTHER`: policies name reasons of their own."""
         key = (door, phase, effect, reason)
-        if key not in self.decisions and len(self.decisions) >= MAX_SERIES:
+        known = self.decisions.get(key, 0)
+        if not known and len(self.decisions) >= MAX_SERIES:
             key = (door, phase, effect, OTHER)
-        self.decisions[key] = self.decisions.get(key, 0) + 1
+            known = self.decisions.get(key, 0)
+        self.decisions[key] = known + 1
 
     def time(self, stage: str, seconds: float) -> None:
         """One passage of a stage."""
-        self.passed([(stage, seconds)], 0.0)
-
-    def passed(self, marks: Iterable[tuple[str, float]], began: float) -> float:
-        """Passages of stages, by when each ended; the first began at `began`. Those without a name count for none.
-
-        Gives when the last has ended, or `began`. A call passes ten or so, and hands them in together.
-        """
-        stages = self.stages
-        for stage, ended in marks:
-            if stage:
-                seconds = ended - began
-                entry = stages.get(stage)
-                if entry is None:
-                    entry = stages[stage] = Stage()
-                entry.buckets[bisect_left(EDGES, seconds)] += 1
-                entry.total += seconds
-            began = ended
-        return began
+        entry = self._stages.get(stage)
+        if entry is None:
+            entry = self._stages[stage] = Stage()
+        entry.buckets[bisect_left(EDGES, seconds)] += 1
+        entry.total += seconds
 
     def event(self, name: str, detail: str = "") -> None:
         """Something else worth counting, such as a dropped unknown field. Beyond the bound the detail is `_OTHER`."""

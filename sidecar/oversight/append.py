@@ -12,11 +12,11 @@ from datetime import datetime, timedelta
 
 import grpc
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey
-from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import oversight_pb2 as pb
 from sidecar.api.v1 import oversight_pb2_grpc
 from sidecar.errors import ConfigurationError
+from sidecar.observability.logs import JsonLog
 from sidecar.oversight.committer import Committer
 from sidecar.oversight.ingest import CheckedBatch, Header, RefusedError, check_batch, check_epoch
 from sidecar.oversight.openings import EpochKeys
@@ -48,7 +48,7 @@ class Appending:
     origin: str
     merge_delay: timedelta
     now: Callable[[], datetime]
-    log: FilteringBoundLogger
+    log: JsonLog
     stopping: asyncio.Event
 
 

@@ -7,8 +7,7 @@ from datetime import datetime, timedelta
 from pathlib import Path
 from shutil import disk_usage
 
-from structlog.typing import FilteringBoundLogger
-
+from sidecar.observability.logs import JsonLog
 from sidecar.observability.metrics import Gauges
 from sidecar.oversight.committer import Committer
 from sidecar.oversight.completeness import Completeness
@@ -30,7 +29,7 @@ class StoreGauges:
     def __init__(
         self, *, storage: Storage, publications: Publications, committer: Committer, index: SearchIndex,
         producers: Path, places: Mapping[str, Path], silent_after: timedelta, now: Callable[[], datetime],
-        log: FilteringBoundLogger,
+        log: JsonLog,
     ) -> None:  # fmt: skip
         self._storage, self._publications, self._committer, self._index = storage, publications, committer, index
         self._producers, self._places, self._silent_after = producers, places, silent_after

@@ -7,11 +7,11 @@ from datetime import datetime, timedelta
 from typing import Any, TypeAlias
 
 import grpc
-from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import oversight_pb2 as pb
 from sidecar.api.v1 import oversight_pb2_grpc
 from sidecar.errors import ConfigurationError
+from sidecar.observability.logs import JsonLog
 from sidecar.oversight.keys import KeyVault, PeriodKey
 from sidecar.oversight.periods import rfc3339
 from sidecar.oversight.producers import Registry
@@ -30,7 +30,7 @@ class KeyServicer(oversight_pb2_grpc.KeyServiceServicer):
 
     def __init__(
         self, registry: Registry, vault: KeyVault, sealing_key: bytes, pool: Executor, *, length: timedelta,
-        ahead: int, now: Callable[[], datetime], log: FilteringBoundLogger,
+        ahead: int, now: Callable[[], datetime], log: JsonLog,
     ) -> None:  # fmt: skip
         """`sealing_key`: the public key, 32 bytes."""
         self._registry, self._vault, self._sealing_key, self._pool = registry, vault, sealing_key, pool

@@ -13,12 +13,11 @@ from pathlib import Path
 import grpc
 import uvloop
 from cryptography.hazmat.primitives.asymmetric.ed25519 import Ed25519PrivateKey, Ed25519PublicKey
-from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import oversight_pb2_grpc
 from sidecar.errors import ConfigurationError
 from sidecar.observability import certificates
-from sidecar.observability.logs import make_logger, quiet_libraries, unhandled
+from sidecar.observability.logs import JsonLog, make_logger, quiet_libraries, settled_for_good, unhandled
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.outside import show
 from sidecar.observability.telemetry import Telemetry
@@ -41,7 +40,7 @@ from sidecar.oversight.sqlite import SqliteStorage
 from sidecar.oversight.storage import Item, Places, StorageError
 from sidecar.oversight.tiles import TileFolder
 from sidecar.oversight.wire import MOST_MESSAGE, encode_header
-from sidecar.settings.loader import environment
+from sidecar.settings.environment import environment
 from sidecar.settings.oversight import Listen, OversightSettings
 from sidecar.tlog.key import Signer
 
@@ -75,7 +74,7 @@ class Store:
     sealing_public: bytes
     pool: ThreadPoolExecutor
     failed: "asyncio.Future[Exception]"
-    log: FilteringBoundLogger
+    log: JsonLog
 
 
 def run(settings: OversightSettings) -> int:
@@ -86,13 +85,14 @@ def run(settings: OversightSettings) -> int:
     return uvloop.run(serve(settings, log, stats))
 
 
-async def serve(settings: OversightSettings, log: FilteringBoundLogger, stats: CallStats | None = None) -> int:
+async def serve(settings: OversightSettings, log: JsonLog, stats: CallStats | None = None) -> int:
     """As `run`, in this event loop. 0: asked to stop; 1: something failed that only a person or a restart mends."""
     loop = asyncio.get_running_loop()
     loop.set_exception_handler(unhandled(log))
     stopping = asyncio.Event()
     for number in (signal.SIGTERM, signal.SIGINT):
         loop.add_signal_handler(number, stopping.set)
+    settled_for_good(loop, log)
     async with AsyncExitStack() as stack:
         store = _compose(settings, log, stack)
         # The first step finishes what a crash interrupted and refuses to go on from what contradicts itself.
@@ -119,7 +119,7 @@ async def serve(settings: OversightSettings, log: FilteringBoundLogger, stats: C
     return 0 if failure is None else 1
 
 
-def _compose(settings: OversightSettings, log: FilteringBoundLogger, stack: AsyncExitStack) -> Store:
+def _compose(settings: OversightSettings, log: JsonLog, stack: AsyncExitStack) -> Store:
     origin, database = settings.log.origin, settings.storage.sqlite
     log_key = private_keys.ed25519(settings.log.key)
     sealing_key = private_keys.x25519(settings.secrets.sealing_key)

@@ -4,8 +4,7 @@ import asyncio
 from collections.abc import Callable
 from concurrent.futures import Executor
 
-from structlog.typing import FilteringBoundLogger
-
+from sidecar.observability.logs import JsonLog
 from sidecar.oversight.integrator import Integrator, Published
 from sidecar.oversight.storage import LeaseLostError, StorageBrokenError, StorageError
 
@@ -56,7 +55,7 @@ class Publisher:
 
     def __init__(
         self, integrator: Integrator, publications: Publications, pool: Executor, *, interval: float,
-        log: FilteringBoundLogger, on_broken: Callable[[Exception], None],
+        log: JsonLog, on_broken: Callable[[Exception], None],
     ) -> None:  # fmt: skip
         self._integrator, self._publications, self._pool = integrator, publications, pool
         self._interval, self._log, self._on_broken = interval, log, on_broken

@@ -8,10 +8,10 @@ from datetime import UTC, datetime, timedelta
 from typing import Any, NoReturn, TypeAlias, TypeVar
 
 import grpc
-from structlog.typing import FilteringBoundLogger
 
 from sidecar.api.v1 import oversight_pb2 as pb
 from sidecar.api.v1 import oversight_pb2_grpc
+from sidecar.observability.logs import JsonLog
 from sidecar.oversight.completeness import Completeness
 from sidecar.oversight.ingest import RefusedError
 from sidecar.oversight.integrator import Published
@@ -47,7 +47,7 @@ class Querying:
     silent_after: timedelta
     pool: Executor
     now: Callable[[], datetime]
-    log: FilteringBoundLogger
+    log: JsonLog
 
 
 class _BadRequestError(Exception):

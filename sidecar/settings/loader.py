@@ -1,14 +1,15 @@
 """Reads a settings file into its model, or says which key of which file to mend."""
 
 import difflib
-import os
-from collections.abc import Mapping, MutableMapping
+from collections.abc import Mapping
 from pathlib import Path
-from typing import TypeVar, get_args
+from typing import TypeVar, cast, get_args
 
 from pydantic import BaseModel, ValidationError
 
 from sidecar.errors import ConfigurationError
+from sidecar.settings.environment import environment as own_environment
+from sidecar.settings.settled import Settled
 from sidecar.settings.strict_yaml import StrictYamlError, parse
 from sidecar.settings.values import Settings
 
@@ -28,7 +29,7 @@ def load(path: Path, model: type[Model], environment: Mapping[str, str] | None =
     ConfigurationError for an unreadable file, bad YAML, an unknown key or a bad value; it names every one of them.
     """
     tree = _read(path)
-    names = _overlay(tree, os.environ if environment is None else environment)  # noqa: TID251 - the one home of the environment
+    names = _overlay(tree, own_environment() if environment is None else environment)
     try:
         return model.model_validate(tree, context={"base": path.parent})
     except ValidationError as error:
@@ -52,7 +53,7 @@ def _read(path: Path) -> dict[object, object]:
     except StrictYamlError as error:
         raise ConfigurationError(f"is not YAML: {error}", where=str(path)) from None
     if not isinstance(tree, dict):
-        raise ConfigurationError("holds no mapping", where=str(path), fix="Start from the README's example.")
+        raise ConfigurationError("holds no mapping", where=str(path), fix="docs/settings.md lists every key.")
     return tree
 
 
@@ -140,6 +141,16 @@ def _model_in(annotation: object) -> type[BaseModel] | None:
     return next((found for part in get_args(annotation) if (found := _model_in(part)) is not None), None)
 
 
-def environment() -> MutableMapping[str, str]:
-    """The process's own environment: the standard `OTEL_*` variables, and what a supervisor hands to those it starts."""
-    return os.environ  # noqa: TID251 - the one home of the environment
+def settled(settings: Model) -> Model:
+    """The same values without pydantic (`Settled`); typed as the model, whose attributes it has."""
+    return cast("Model", _settled(settings))
+
+
+def _settled(value: object) -> object:
+    if isinstance(value, BaseModel):
+        return Settled({name: _settled(one) for name, one in value})
+    if isinstance(value, list | tuple):
+        return type(value)(_settled(one) for one in value)
+    if isinstance(value, dict):
+        return {name: _settled(one) for name, one in value.items()}
+    return value

@@ -11,11 +11,13 @@ module          gives
 ==============  =====================================================================================================
 ``log``         `Spool`: append, the three levels, acknowledgement; what happens when the disk says no
 ``slot``        `SpoolOptions`, `Draft`, the lock
+``start``       takes the slot, reads what is there, begins an epoch
 ``reader``      `SpoolReader`: the durable, unacknowledged records in order, for the sender
 ``recovery``    what a start finds: whole segments, a torn tail to cut, damage to stop at
 ``unfinished``  calls that were permitted and never ended, and the outcome their successor writes
 ``shelf``       the segments: made, written, given up, deleted
 ``retention``   which segments may be deleted
+``deletions``   when they are
 ``waiters``     who waits for which record
 ``committer``   the thread that calls fdatasync
 ``epoch``       a start of the producer: its UUIDv7, its key, sealed to the store

@@ -4,6 +4,17 @@ import asyncio
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
+from typing import NamedTuple
+
+from sidecar.spool.segment import Head, Segment
+
+
+class Commit(NamedTuple):
+    """What one fdatasync covers: (segment, size, next_seq) each, and the chain's head then."""
+
+    marks: list[tuple[Segment, int, int]]
+    head: Head | None
+    generation: int
 
 
 class Committer:

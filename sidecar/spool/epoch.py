@@ -22,15 +22,14 @@ def uuid7(time: datetime, random: bytes) -> str:
 
 
 class Epoch:
-    """One start. The key lives in `frames` only; on disk and on the wire it is sealed to the store (RFC 9180).
+    """One start. The key lives in `framer` only; on disk and on the wire it is sealed to the store (RFC 9180).
 
-    `frames(seq, before, drafts)` gives the records at this place of the chain: their frames one behind the other, and
-    the SHA-256 of the last leaf. `before` is that of the leaf before them, empty for the very first. RecordFormatError
-    when one does not fit. Each record gets a salt of its own, and openings a random nonce, not the seq: a seq whose
-    write failed is used again for another record.
+    `framer` makes the records at a place of the chain: their frames one behind the other, and the SHA-256 of the last
+    leaf. Each record gets a salt of its own, and openings a random nonce, not the seq: a seq whose write failed is used
+    again for another record.
     """
 
-    __slots__ = ("frames", "id", "producer", "sealed_key", "slot")
+    __slots__ = ("framer", "id", "producer", "sealed_key", "slot")
 
     def __init__(self, *, producer: str, slot: int, time: datetime, store_key: bytes, random: RandomPool) -> None:
         """`store_key`: the store's sealing key, X25519, 32 raw bytes, pinned in the configuration."""
@@ -39,4 +38,4 @@ class Epoch:
         self.id = uuid7(time, random.take(10))
         key = random.take(32)
         self.sealed_key: bytes = _SUITE.encrypt(key, X25519PublicKey.from_public_bytes(store_key), EPOCH_KEY_INFO)
-        self.frames = Framer(producer, slot, self.id, key, random).frames
+        self.framer = Framer(producer, slot, self.id, key, random)

@@ -14,8 +14,8 @@ class Files(Protocol):
     def write(self, fd: int, data: bytes) -> int:
         """Hand bytes to the kernel: they survive this process, not the host. May write less."""
 
-    def truncate(self, fd: int, size: int) -> None:
-        """Cut the file to this size."""
+    def truncate(self, file: int | Path, size: int) -> None:
+        """Cut the file, open or not, to this size."""
 
     def sync(self, fd: int) -> None:
         """fdatasync(2). A failure is final: the kernel may have dropped the pages and forgotten the error."""
@@ -55,13 +55,12 @@ class PosixFiles:
         """See `Files`: O_EXCL | O_APPEND."""
         return os.open(path, os.O_CREAT | os.O_EXCL | os.O_WRONLY | os.O_APPEND | os.O_CLOEXEC, 0o600)
 
-    def write(self, fd: int, data: bytes) -> int:
-        """See `Files`."""
-        return os.write(fd, data)
+    write = staticmethod(os.write)
+    """See `Files`: write(2) itself, one function less for every record."""
 
-    def truncate(self, fd: int, size: int) -> None:
-        """See `Files`."""
-        os.ftruncate(fd, size)
+    def truncate(self, file: int | Path, size: int) -> None:
+        """See `Files`: by path or by descriptor."""
+        os.truncate(file, size)
 
     def sync(self, fd: int) -> None:
         """See `Files`: fdatasync(2)."""

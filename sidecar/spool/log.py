@@ -9,17 +9,19 @@ import os
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import datetime
-from typing import NamedTuple
 
+from sidecar._native import Pseudonyms
 from sidecar.errors import RecordError
-from sidecar.record import RecordFormatError
-from sidecar.spool.committer import Committer
-from sidecar.spool.epoch import Epoch, RandomPool
-from sidecar.spool.files import Files, PosixFiles
-from sidecar.spool.recovery import Recovered, recover
+from sidecar.record import OutcomeBody, RecordFormatError
+from sidecar.spool.committer import Commit, Committer
+from sidecar.spool.deletions import Deletions
+from sidecar.spool.epoch import Epoch
+from sidecar.spool.files import Files
+from sidecar.spool.recovery import Recovered
 from sidecar.spool.segment import Head, Segment
-from sidecar.spool.shelf import Deletion, Shelf
-from sidecar.spool.slot import Drafted, SpoolOptions, take_lock, unusable
+from sidecar.spool.shelf import Shelf
+from sidecar.spool.slot import Decided, Drafted, SpoolOptions
+from sidecar.spool.start import start
 from sidecar.spool.waiters import Waiters, Waiting
 from sidecar.vocabulary import Level, ReasonCode
 
@@ -27,14 +29,6 @@ RETRY_SECONDS = 0.25
 """How soon a failed disk is tried again."""
 MAX_UNSYNCED = 64 * 1024 * 1024
 """Bytes kept in memory because they are not known durable. A disk that hangs is refused beyond it."""
-
-
-class _Commit(NamedTuple):
-    """What one fdatasync covers: (segment, size, next_seq) each, and the chain's head then."""
-
-    marks: list[tuple[Segment, int, int]]
-    head: Head | None
-    generation: int
 
 
 class Spool:
@@ -57,29 +51,29 @@ class Spool:
         self.last_error = ""
         self.shelf = shelf
         self._for_permits = options.max_bytes - min(options.max_bytes // 16, 16 * 1024**2)
+        self._segment_bytes = options.segment_bytes
+        self._framer = epoch.framer
+        self._retention = shelf.retention
         self._lock = lock
         self._monotonic = monotonic
         self._loop = asyncio.get_running_loop()
         self._committer = Committer(self._loop, f"spool-commit-{options.slot}")
         self._before = recovered.head
         self._last = recovered.head.hash if recovered.head else b""
-        self._seq = 0
-        self._durable_seq = 0
+        self._seq = self._durable_seq = 0
         self._durable_head = recovered.head
         self._active: Segment | None = None
         self._unsynced: list[Segment] = []
+        self._uncut: Segment | None = None
         self._pending: deque[tuple[int, bytes]] = deque()
         self._pending_bytes = 0
         self._trouble = ""
         self._generation = 0
-        self._committing = False
-        self._commit_again = False
-        self._delete_after: int | None = None
-        self._deleting = False
+        self._committing = self._commit_again = self._closed = False
+        self._deletions = Deletions(shelf, self._committer, failed=self._undeleted, again=self._delete)
         self._commit_timer: asyncio.TimerHandle | None = None
         self._waiters = Waiters(self._loop)
         self._commit_times: deque[tuple[int, float]] = deque()
-        self._closed = False
 
     @classmethod
     def open(cls, options: SpoolOptions, *, store_key: bytes, now: Callable[[], datetime],
@@ -91,24 +85,8 @@ class Spool:
         another process has it; IntegrityError when a segment is damaged. Nothing is appended yet: the recorder writes
         the `open` record, and the outcomes in `recovered.unfinished`.
         """
-        folder = options.folder / str(options.slot)
-        try:
-            folder.mkdir(mode=0o700, parents=True, exist_ok=True)
-            lock = take_lock(folder / "lock")
-        except OSError as error:
-            raise unusable(folder, error) from None
-        try:
-            recovered = recover(folder, producer=options.producer, slot=options.slot)
-            pool = RandomPool(random)
-            epoch = Epoch(producer=options.producer, slot=options.slot, time=now(), store_key=store_key, random=pool)
-            shelf = Shelf(folder=folder, files=files or PosixFiles(), epoch=epoch, recovered=recovered)
-        except OSError as error:
-            os.close(lock)
-            raise unusable(folder, error) from None
-        except BaseException:
-            os.close(lock)
-            raise
-        return cls(options=options, epoch=epoch, recovered=recovered, shelf=shelf, lock=lock,
+        found = start(options, store_key=store_key, now=now, files=files, random=random)
+        return cls(options=options, epoch=found.epoch, recovered=found.recovered, shelf=found.shelf, lock=found.lock,
                    monotonic=monotonic)  # fmt: skip
 
     @property
@@ -132,6 +110,11 @@ class Spool:
         return Head(epoch=self.epoch.id, seq=self._seq - 1, hash=self._last) if self._seq else self._before
 
     @property
+    def next_seq(self) -> int:
+        """The seq that the next record gets."""
+        return self._seq
+
+    @property
     def receipts_wanted(self) -> bool:
         """Whether somebody waits for a record's receipt."""
         return self._waiters.want_receipt
@@ -147,27 +130,44 @@ class Spool:
         RecordError when they cannot be written.
         """
         if self._trouble or self._closed or self._pending_bytes > MAX_UNSYNCED:
-            raise self._refusal(self._trouble or "the disk does not answer, or the spool is closed")
+            raise self._stopped()
         try:
-            data, digest = self.epoch.frames(self._seq, self._last, drafts)
+            data, digest = self._framer.frames(self._seq, self._last, drafts)
         except (RecordFormatError, UnicodeEncodeError) as error:
             raise self._refusal(f"a record does not fit: {error}") from None
-        active = self._write(data, spare=spare)
-        count, size = len(drafts), len(data)
-        active.next_seq = self._seq = seq = self._seq + count
-        self._last = digest
-        self._pending.append((seq, data))
-        self._pending_bytes += size
-        self.shelf.unacknowledged += count
-        retention = self.shelf.retention
+        number = self._add(data, digest, len(drafts), self.options.max_bytes if spare else self._for_permits)
         for kind, _, call_id, _, _, opens in drafts:
             if opens and call_id is not None:
-                retention.opened(call_id, active.number)
+                self._retention.opened(call_id, number)
             elif kind == "outcome" and call_id is not None:
-                retention.ended(call_id)
-        if self._commit_timer is None and not self._committing:
-            self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
-        return seq - 1
+                self._retention.ended(call_id)
+        return self._seq - 1
+
+    def decisions(self, key: Pseudonyms | None, entries: Sequence[Decided], now: float) -> int:
+        """`append` for decisions that fit in one record each, without drafts; the seq of the first.
+
+        `key` names the data subjects, None where there are none; `now`: unix seconds. RecordFormatError and
+        UnicodeEncodeError, with nothing done, when one does not fit.
+        """
+        if self._trouble or self._closed or self._pending_bytes > MAX_UNSYNCED:
+            raise self._stopped()
+        first = self._seq
+        data, digest = self._framer.decisions(first, self._last, key, entries, now)
+        number = self._add(data, digest, len(entries), self._for_permits)
+        for entry in entries:
+            if entry.form.permits:
+                self._retention.opened(entry.call_id, number)
+        return first
+
+    def outcomes(self, bodies: Sequence[OutcomeBody], now: float) -> int:
+        """`append` for outcomes, which may use the spare part; like `decisions`."""
+        if self._trouble or self._closed or self._pending_bytes > MAX_UNSYNCED:
+            raise self._stopped()
+        data, digest = self._framer.outcomes(self._seq, self._last, bodies, now)
+        self._add(data, digest, len(bodies), self.options.max_bytes)
+        for body in bodies:
+            self._retention.ended(body.call_id)
+        return self._seq - 1
 
     def reach(self, seq: int, level: Level, first: int | None = None) -> Waiting | None:
         """What to wait for until the record, and all from `first` on, has this level; None when it has it already.
@@ -198,7 +198,7 @@ class Spool:
             end = self.shelf.retention.acknowledged[epoch].end_of(0)
             while self._commit_times and self._commit_times[0][0] <= end:
                 self._commit_times.popleft()
-        self._delete_after = self._seq
+        self._deletions.want(self._seq)
         self._delete()
 
     async def close(self) -> None:
@@ -218,30 +218,40 @@ class Spool:
         self._seal_active()
         for segment in self._unsynced:
             self.shelf.close(segment)
-        plan = None if self._trouble else self.shelf.plan_deletion(self._durable_head)
         try:
-            if plan is not None:
-                self.shelf.delete(plan)
-                self.shelf.forget(plan)
-        except OSError as error:
-            self._deleted(None, error)
+            if not self._trouble:
+                self._deletions.finish(self._durable_head)
         finally:
             os.close(self._lock)
 
-    def _write(self, data: bytes, *, spare: bool) -> Segment:
-        active, options = self._active, self.options
-        if self.shelf.total + len(data) > (options.max_bytes if spare else self._for_permits):
+    def _add(self, data: bytes, digest: bytes, count: int, most: int) -> int:
+        """Write these frames of so many records behind the head, which moves with them. The number of their segment.
+
+        `digest`: of the last leaf; `most`: bytes that the spool may hold.
+        """
+        active, shelf, size = self._active, self.shelf, len(data)
+        if shelf.total + size > most:
             self._seal_active()
-            raise self._refusal(f"the spool holds {self.shelf.total} bytes; record.max_bytes is {options.max_bytes}. "
+            raise self._refusal(f"the spool holds {shelf.total} bytes; record.max_bytes is {self.options.max_bytes}. "
                                 "Check that the oversight store takes records")  # fmt: skip
         try:
-            if active is None or (active.size + len(data) > options.segment_bytes and active.size > active.start):
+            if active is None or (active.size + size > self._segment_bytes and active.size > active.start):
                 active = self._roll()
-            self.shelf.write(active, data)
+            shelf.write(active, data)
         except OSError as error:
             self._write_failed(active, error)
-            raise self._refusal(f"{self.shelf.folder}: {error.strerror}. Give the disk space or replace it") from None
-        return active
+            raise self._refusal(f"{shelf.folder}: {error.strerror}. Give the disk space or replace it") from None
+        active.next_seq = self._seq = seq = self._seq + count
+        self._last = digest
+        self._pending.append((seq, data))
+        self._pending_bytes += size
+        shelf.unacknowledged += count
+        if self._commit_timer is None and not self._committing:
+            self._commit_timer = self._loop.call_later(self.options.commit_interval, self._commit)
+        return active.number
+
+    def _stopped(self) -> RecordError:
+        return self._refusal(self._trouble or "the disk does not answer, or the spool is closed")
 
     def _roll(self) -> Segment:
         old = self._active
@@ -263,6 +273,7 @@ class Spool:
         try:
             self.shelf.files.truncate(active.fd, active.size)
         except OSError:
+            self._uncut = active
             self._sync_failed(error)
         else:
             if active.next_seq > active.first_seq:
@@ -295,14 +306,14 @@ class Spool:
     def _start_commit(self) -> None:
         self._committing, self._commit_again = True, False
         marks = [(one, one.size, one.next_seq) for one in self._unsynced if one.size > one.durable]
-        commit = _Commit(marks, self.head, self._generation)
+        commit = Commit(marks, self.head, self._generation)
         segments = [one for one, _, _ in marks]
         name = any(not one.named for one in segments)
         self._committer.submit(
             lambda: self.shelf.sync(segments, name=name), lambda error: self._committed(commit, error)
         )
 
-    def _committed(self, commit: _Commit, error: OSError | None) -> None:
+    def _committed(self, commit: Commit, error: OSError | None) -> None:
         if commit.generation != self._generation:
             return
         self._committing = False
@@ -333,9 +344,8 @@ class Spool:
         self.failed_syncs += 1
         self._generation += 1
         self._committing = False
-        self._trouble = f"{self.shelf.folder}: could not be made durable ({error.strerror}). Check the disk"
-        self.last_error = self._trouble
-        trouble = self._trouble
+        trouble = f"{self.shelf.folder}: could not be made durable ({error.strerror}). Check the disk"
+        self._trouble = self.last_error = trouble
         self._waiters.fail_durable(lambda: self._refusal(trouble))
         self._active = None
         numbers = [one.number for one in self._unsynced]
@@ -353,6 +363,9 @@ class Spool:
             return
         segment = None
         try:
+            if self._uncut is not None:
+                self.shelf.cut(self._uncut)  # or what was refused would stand before what is written next
+                self._uncut = None
             segment = self.shelf.create(first_seq=self._durable_seq, before=self._durable_head)
             segment.rewrite = True
             for next_seq, data in self._pending:
@@ -371,24 +384,11 @@ class Spool:
 
     def _delete(self) -> None:
         """Delete what may go, once everything so far is durable: the outcome that freed a segment must stay."""
-        if self._delete_after is None or self._deleting or self._trouble or self._closed:
-            return
-        if self._durable_seq < self._delete_after:
+        if not (self._trouble or self._closed or self._deletions.go(self._durable_seq, self._durable_head)):
             self._commit()
-            return
-        self._delete_after = None
-        plan = self.shelf.plan_deletion(self._durable_head)
-        if plan is not None:
-            self._deleting = True
-            self._committer.submit(lambda: self.shelf.delete(plan), lambda error: self._deleted(plan, error))
 
-    def _deleted(self, plan: Deletion | None, error: OSError | None) -> None:
-        self._deleting = False
-        if error is not None:
-            self.last_error = f"{self.shelf.folder}: segments cannot be deleted: {error.strerror}"
-        elif plan is not None:
-            self.shelf.forget(plan)
-        self._delete()
+    def _undeleted(self, error: OSError) -> None:
+        self.last_error = f"{self.shelf.folder}: segments cannot be deleted: {error.strerror}"
 
     def _refusal(self, operator: str) -> RecordError:
         self.refused += 1

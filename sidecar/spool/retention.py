@@ -68,10 +68,14 @@ class Retention:
 
     def opened(self, call_id: str, number: int) -> None:
         """A decision of this call, which permits, stands in segment `number`."""
-        held = self._calls.setdefault(call_id, [])
-        if number not in held:
+        held = self._calls.get(call_id)
+        if held is None:
+            self._calls[call_id] = [number]
+        elif number in held:
+            return
+        else:
             held.append(number)
-            self._holds[number] = self._holds.get(number, 0) + 1
+        self._holds[number] = self._holds.get(number, 0) + 1
 
     def ended(self, call_id: str) -> None:
         """The outcome of this call is written."""

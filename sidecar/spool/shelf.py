@@ -42,6 +42,7 @@ class Shelf:
     def __init__(self, *, folder: Path, files: Files, epoch: Epoch, recovered: Recovered) -> None:
         self.folder = folder
         self.files = files
+        self._write = files.write
         self.retention = Retention()
         self.segments = recovered.segments
         self.total = sum(one.size for one in self.segments)
@@ -78,17 +79,17 @@ class Shelf:
 
     def write(self, segment: Segment, data: bytes) -> None:
         """Append all of `data`. On OSError `size` is unchanged and more may stand in the file: truncate it."""
-        fd = segment.fd
+        fd, size = segment.fd, len(data)
         if fd is None:
             raise OSError(errno.EBADF, "the segment is closed")
-        done = self.files.write(fd, data)
-        while done < len(data):
-            more = self.files.write(fd, data[done:])
+        done = self._write(fd, data)
+        while done < size:
+            more = self._write(fd, data[done:])
             if not more:
                 raise OSError(errno.ENOSPC, "nothing was written")
             done += more
-        segment.size += len(data)
-        self.total += len(data)
+        segment.size += size
+        self.total += size
 
     def sync(self, segments: Sequence[Segment], *, name: bool) -> None:
         """Make what was written durable. Runs in the committer's thread."""
@@ -120,6 +121,17 @@ class Shelf:
             self.total -= segment.size
             self._next_number = segment.number
         return fd
+
+    def cut(self, segment: Segment) -> None:
+        """Take off for good what stands behind `size` in a segment that was given up, if there still is one. OSError."""
+        if segment not in self.segments:
+            return
+        fd = self.files.open_read(segment.path)
+        try:
+            self.files.truncate(segment.path, segment.size)
+            self.files.sync(fd)
+        finally:
+            self.files.close(fd)
 
     def close_all(self, descriptors: Sequence[int]) -> None:
         """Close these. Runs in the committer's thread, behind whatever still uses them."""

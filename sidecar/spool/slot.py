@@ -6,8 +6,9 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import NamedTuple
+from typing import NamedTuple, Protocol
 
+from sidecar._native import DecisionForm
 from sidecar.errors import ConfigurationError
 from sidecar.record import RecordType
 
@@ -51,6 +52,18 @@ class Draft(NamedTuple):
 
 Drafted = tuple[RecordType, str, str | None, bytes, bytes, bool]
 """What a `Draft` holds, without the names: making one for each record would cost as much as its hash."""
+
+
+class Decided(Protocol):
+    """A decision, of which the compiled module makes the record (`DecisionEntry`)."""
+
+    @property
+    def call_id(self) -> str:
+        """Of its call."""
+
+    @property
+    def form(self) -> DecisionForm:
+        """What its record says whichever call it is."""
 
 
 class SlotInUseError(ConfigurationError):

@@ -24,7 +24,7 @@ from sidecar.demo.profiles.v1 import profiles_pb2
 from sidecar.demo.world import CONSOLE, SIDECAR, sidecar_command
 from sidecar.oversight.producers import add_producer
 from tests.benchmarks.load import Request
-from tests.benchmarks.machine import LOAD, SERVER, on_core, rss
+from tests.benchmarks.machine import LOAD, SERVER, behind, on_core, rss
 from tests.benchmarks.scale import FEW
 
 POLICIES = Path(__file__).resolve().parents[2] / "policies"
@@ -112,6 +112,7 @@ class Deployment:
             with on_core(LOAD):
                 command = sidecar_command("oversight", "run", "--config", self.folder / "oversight.yaml")
                 self._processes.start("store", command, listening(self.world.ports["append"]))
+                behind(self._processes.pid("store"))
             self._peer("upstream", "echo", self._upstream, LOAD)
         except BaseException:
             self._processes.stop_all()

@@ -5,6 +5,7 @@ from sidecar.doors.hosted_peers import NamedWorkload
 from sidecar.doors.hosted_upstream import EnvoyUpstream
 from sidecar.enforcement.declarations import PROXY
 from sidecar.enforcement.transport import Limits
+from sidecar.main.hosted_turns import take_turns
 from tests.benchmarks.peers import OWNER, Errors
 
 
@@ -26,6 +27,7 @@ async def application(scope, receive, send):
     from pyvoy.asgi.httpclient import HTTPTransport
 
     await receive()
+    take_turns()
     limits = Limits()
     upstream = EnvoyUpstream(HTTPTransport("upstream"), None, limits.message, "localhost")
     scope["state"]["door"] = HostedDoor(Forward(), PROXY, NamedWorkload(OWNER), upstream, limits, Errors())

@@ -20,11 +20,12 @@ from typing import Literal
 import msgspec
 import uvloop
 
+from sidecar._native import CallIds, RandomPool
 from sidecar.attributes.resource import Classifier
 from sidecar.attributes.subject import Identifier
 from sidecar.decision.cache import CachedDecisionPoint, DecisionCache
 from sidecar.demo.world import CONSOLE
-from sidecar.enforcement.call import Call, Final, Peer, Reply, call_ids
+from sidecar.enforcement.call import Call, Final, Peer, Reply
 from sidecar.enforcement.circumstances import TICKET
 from sidecar.enforcement.declarations import PROXY
 from sidecar.enforcement.parts import Parts
@@ -35,7 +36,7 @@ from sidecar.errors import Code
 from sidecar.main import build, composition, given, policy_start
 from sidecar.main.records import Records
 from sidecar.main.standing import InForce
-from sidecar.observability.calls import CallObserver, pooled_digits
+from sidecar.observability.calls import CallObserver
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.settings.loader import load
@@ -111,7 +112,7 @@ async def compose(path: Path, ids: list[int], stack: AsyncExitStack, log: Operat
         observer=CallObserver(stats),
         levels=settings.record.levels.model_dump(), reflection=False,
         report=lambda error: print(f"refused: {error.operator}", file=sys.stderr),
-        clock=given.clock, new_id=call_ids(given.clock, pooled_digits()),
+        clock=given.clock, new_id=CallIds(given.clock, RandomPool()),
     )  # fmt: skip
     return Bench(EnforcementPoint(parts), decisions.cache, stats)
 
@@ -180,10 +181,12 @@ async def stages(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[st
     totals: dict[str, dict[str, float]] = {"hit": {}, "miss": {}}
     for _ in range(task.rounds):
         for kind, total in totals.items():
-            bench.stats.stages.clear()
+            before = {name: stage.total for name, stage in bench.stats.stages.items()}
             taken[kind].append(await timed(bench, made, miss=kind == "miss"))
             for name, stage in bench.stats.stages.items():
-                total[name] = total.get(name, 0.0) + stage.total / (task.rounds * len(made)) * 1e6
+                total[name] = (
+                    total.get(name, 0.0) + (stage.total - before.get(name, 0.0)) / (task.rounds * len(made)) * 1e6
+                )
     return {**taken, "stages": totals, "entered": await entered(bench, made[:_SLICE])}
 
 

@@ -37,12 +37,16 @@ def checks():
     return Checks()
 
 
+def asking(checks, address):
+    return AsyncDecisionClient(address, deadline=LONG, clock=lambda: checks.rig.now)
+
+
 async def blocking(checks, folder, does):
     """Run `does(client)` with a blocking client, in a thread of its own."""
     async with checks.served(folder) as address:
 
         def run():
-            with DecisionClient(address, deadline=LONG) as client:
+            with DecisionClient(address, deadline=LONG, clock=lambda: checks.rig.now) as client:
                 return does(client)
 
         return await asyncio.to_thread(run)
@@ -169,9 +173,28 @@ async def test_an_answer_that_is_denied_ends_the_guard_without_a_second_report(c
     assert caplog.records == []
 
 
+async def test_a_guard_returns_nothing_that_was_done_after_its_permit_had_ended(checks, tmp_path):
+    def does(client):
+        with client.guard(PROFILE) as call:
+            checks.rig.now = call.permit.expires_at
+            return "what was found meanwhile"
+
+    with pytest.raises(DeniedError, match="expired"):
+        await blocking(checks, tmp_path, does)
+
+    async def late(client):
+        async with client.guard(PROFILE) as call:
+            checks.rig.now = call.permit.expires_at
+            call.keep(["1"], str)
+
+    async with checks.served(tmp_path) as address, asking(checks, address) as client:
+        with pytest.raises(DeniedError, match="expired"):
+            await late(client)
+
+
 async def test_the_client_for_asyncio_does_the_same(checks, tmp_path):
     checks.rig.engine.rule = lambda _request: permit({"id": "limit_records", "max": 1})
-    async with checks.served(tmp_path) as address, AsyncDecisionClient(address, deadline=LONG) as client:
+    async with checks.served(tmp_path) as address, asking(checks, address) as client:
         found = await client.check(PROFILE, meets={"limit_records"})
         assert (await client.report(found, Outcome())).recorded
         assert [one.why for one in await client.check_all([PROFILE, PROFILE])] == ["obligation"] * 2
@@ -193,7 +216,7 @@ async def test_the_client_for_asyncio_does_the_same(checks, tmp_path):
 
 async def test_a_task_that_is_cancelled_in_a_guard_reports_that(checks, tmp_path):
     inside = asyncio.Event()
-    async with checks.served(tmp_path) as address, AsyncDecisionClient(address, deadline=LONG) as client:
+    async with checks.served(tmp_path) as address, asking(checks, address) as client:
 
         async def work():
             async with client.guard(PROFILE):
@@ -255,7 +278,7 @@ def ill(folder, does):
 
 def permitted():
     found = pb.CheckResponse(decision=pb.DECISION_PERMIT, call_id="c1")
-    found.expires_at.seconds = found.report_by.seconds = 1
+    found.expires_at.seconds = found.report_by.seconds = 9_000_000_000
     return found
 
 

@@ -54,6 +54,8 @@ REFUSED: dict[str, tuple[str, str, Tree, str]] = {
         "sidecar", "gateway",
         {"config": {"metrics": {"listen": "127.0.0.1:9464"}}, "metrics": {"serviceMonitor": {"enabled": True}}},
         "metrics.serviceMonitor needs metrics.listen"),
+    "an end that cuts calls off": (
+        "sidecar", "gateway", {"config": {"drain": "1m"}, "terminationGracePeriodSeconds": 60}, "give it 15 s more than that"),
     "OPA without a token": ("sidecar", "gateway", laid(OPA, {"opa": {"existingSecret": ""}}), "opa.existingSecret is missing"),
     "OPA that asks for none": (
         "sidecar", "gateway", laid(OPA, {"config": {"decision": {"opa": {"token_file": ...}}}}), "it asks for a token"),
@@ -105,6 +107,12 @@ def test_without_values_it_says_what_is_missing(helm):
 def test_the_store_is_not_put_into_the_default_namespace(helm):
     values = laid(example("oversight", "oversight"), {"namespaceOverride": ""})
     assert "a namespace of its own" in helm.refusal("oversight", values, namespace="default")
+
+
+@pytest.mark.parametrize(("drain", "grace"), [(..., 45), ("30s", 45), ("500ms", 16), ("1m", 75), ("1.5m", 105)])
+def test_a_pod_s_end_that_is_long_enough_is_accepted(helm, drain, grace):
+    change = {"config": {"drain": drain}, "terminationGracePeriodSeconds": grace}
+    helm.text("sidecar", laid(example("sidecar", "gateway"), change))
 
 
 def test_what_is_refused_is_refused_for_that_alone(helm):

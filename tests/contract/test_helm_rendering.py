@@ -3,7 +3,6 @@
 import functools
 import re
 import subprocess
-from pathlib import Path
 
 import pytest
 import yaml
@@ -227,13 +226,3 @@ def test_notes_warn_of_nothing_by_default(helm):
         notes = helm.notes(chart, example(chart, name))
         assert "WARNING" not in notes
         assert "<no value>" not in notes
-
-
-def test_alerts_name_metrics_that_exist():
-    sources = "".join(file.read_text() for file in Path(CHARTS.parent, "sidecar").rglob("*.py"))
-    for group in yaml.safe_load((CHARTS / "sidecar" / "values.yaml").read_text())["metrics"]["prometheusRule"][
-        "groups"
-    ]:
-        for rule in group["rules"]:
-            (metric,) = re.findall(r"customhouse_([a-z_]+)", rule["expr"])
-            assert f'"{metric}"' in sources, metric

@@ -210,7 +210,7 @@ def test_what_an_operator_must_see_is_alerted_or_shown() -> None:
         "customhouse_store_connected", "customhouse_spool_records", "customhouse_delivery_sent", "customhouse_delivery_acknowledged",
         "customhouse_delivery_rejected", "customhouse_jwks_age_seconds", "customhouse_events",
         "customhouse_decision_cache_entries", "customhouse_decision_cache_bytes", "customhouse_token_cache_entries",
-        "customhouse_ledger_lost", "customhouse_ledger_reservations", "customhouse_ledger_reserved_subjects",
+        "customhouse_ledger_reservations", "customhouse_ledger_reserved_subjects",
         "customhouse_ledger_oldest_reservation_seconds", "customhouse_ledger_waiting", "customhouse_ledger_commits",
         "customhouse_ledger_bytes", "customhouse_shadow_asked", "customhouse_shadow_agreed", "customhouse_shadow_dropped",
         "customhouse_shadow_refused", "process_virtual_memory_bytes", "process_start_time_seconds",

@@ -68,7 +68,7 @@ async def test_a_permit_that_is_taken_back_has_an_outcome_when_the_caller_goes_m
     record = door.rig.records.decision
 
     async def cut(entry):
-        if b'"effect":"deny"' in bytes(entry.decision):
+        if b'"effect":"deny"' in bytes(entry.form.decision):
             raise asyncio.CancelledError
         await record(entry)
 

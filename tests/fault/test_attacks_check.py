@@ -201,7 +201,7 @@ def permitted(*ids):
 
 
 def test_who_goes_by_one_question_is_not_let_through_after_the_next():
-    course = Course(permitted("a"), Entity("profile", "list", ["a", "b"], checked=True))
+    course = Course(permitted("a"), Entity("profile", "list", ["a", "b"], checked=True), lambda: 0.0)
     assert course.keep(["a", "b"], str) == ["b"]
     course.answered(permitted("d"), ["c", "d"])
     assert course.keep(["a", "b", "c", "d"], str) == ["b", "c"]

@@ -22,9 +22,9 @@ from sidecar.doors.envoy_authz import AuthorizationHandler
 from sidecar.doors.interceptor import SyncInterceptor, _Answers
 from sidecar.enforcement.call import Call, Final, Peer
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
-from sidecar.enforcement.inquiry import Permit
 from sidecar.enforcement.metadata import from_caller
 from sidecar.enforcement.outcomes import Confirmation
+from sidecar.enforcement.permits import Permit
 from sidecar.errors import Code, InterceptError
 from sidecar.record import MessageCounts
 

@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
-from spooling import TIME, FailingFiles, entry, event, open_spool, sent, until
+from spooling import START, FailingFiles, entry, event, open_spool, sent, until
 
 from sidecar._native import RandomPool
 from sidecar.enforcement.bodies import decision_drafts
@@ -187,6 +187,39 @@ async def test_what_cannot_be_cut_off_is_given_up_and_written_again(tmp_path: Pa
     await again.close()
 
 
+@pytest.mark.parametrize("durable", [False, True])
+async def test_whole_frames_of_what_was_refused_are_gone_before_anything_is_written(
+    tmp_path: Path, durable: bool
+) -> None:
+    """Cut short behind a whole frame, and not to be cut off: in the next segment another record gets the same seq."""
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files, commit_interval=60)
+    spool.append([event("before")])
+    if durable:
+        await committed(spool, 1)
+    kept = spool._seq
+    path = tmp_path / "0" / "00000001.seg"
+    size = path.stat().st_size
+    files.room = 2 * len(spool.epoch.framer.frames(kept, bytes(32), [event("refused")])[0]) + 50
+    files.fail["truncate"] = errno.EIO
+    with pytest.raises(RecordError):
+        spool.append([event("refused")] * 3)
+    files.room = None
+    await asyncio.sleep(0.6)
+    with pytest.raises(RecordError):
+        spool.append([event("refused while that stands there")])
+    assert path.stat().st_size > size
+    files.fail.clear()
+    await until(lambda: not spool._trouble)
+    assert path.stat().st_size == size
+    await committed(spool, kept)
+    assert seqs(spool) == list(range(kept + 1))
+    await spool.close()
+    again = open_spool(tmp_path)
+    assert (again.recovered.records, again.recovered.torn) == (kept + 1, [])
+    await again.close()
+
+
 async def test_a_disk_that_hangs_is_refused_once_too_much_is_unsynced(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -315,7 +348,7 @@ async def test_copies_that_an_open_call_kept_do_not_overtake_the_records_before_
     await committed(spool, 0)
     for number in range(1, 12):
         spool.append([event(str(number), size=200)])
-    spool.append(decision_drafts(entry("call"), "", b"", TIME, RandomPool()))
+    spool.append(decision_drafts(entry("call"), None, "", START.timestamp(), RandomPool()))
     for number in range(13, 20):
         spool.append([event(str(number), size=200)])
     files.fail["sync"] = errno.EIO

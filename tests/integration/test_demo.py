@@ -1,8 +1,10 @@
 """`sidecar demo` as a user runs it, and what it leaves behind: judged by others' tools, started again, asked."""
 
+import contextlib
 import json
 import re
 import shutil
+import signal
 import sqlite3
 import subprocess
 import sys
@@ -52,6 +54,29 @@ def played(tmp_path_factory: pytest.TempPathFactory) -> Played:
     report = folder / "report.json"
     done = sidecar("demo", "--data", folder / "data", "--json", report, seconds=600)
     return Played(folder / "data", report, done)
+
+
+def parts_of(folder: Path) -> list[str]:
+    """The command lines of processes that run with files of this folder."""
+    found = []
+    for one in Path("/proc").glob("[0-9]*/cmdline"):
+        with contextlib.suppress(OSError):  # it has ended meanwhile
+            found.append(one.read_bytes().replace(b"\0", b" ").decode(errors="replace"))
+    return [one for one in found if f"{folder}/" in one]
+
+
+def test_a_demo_that_is_told_to_stop_leaves_nothing_running(tmp_path: Path) -> None:
+    """Its parts have sessions of their own: no signal but the demo's own reaches them."""
+    folder = tmp_path / "data"
+    command = sidecar_command("demo", "--data", folder)
+    with subprocess.Popen(command, stdout=subprocess.DEVNULL, stderr=subprocess.DEVNULL) as demo:
+        until = time.monotonic() + SECONDS
+        while len(parts_of(folder)) < 2 and demo.poll() is None and time.monotonic() < until:
+            time.sleep(0.05)
+        assert len(parts_of(folder)) >= 2
+        demo.terminate()
+        assert demo.wait(SECONDS) == 128 + signal.SIGTERM
+    assert parts_of(folder) == []
 
 
 def test_every_scene_goes_as_expected_and_everything_is_proven(played: Played) -> None:

@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sidecar.api.v1 import decision_point_pb2 as pb
 from sidecar.doors.check_answers import Answered, Permits, Shown, batch, refused, streamed
 from sidecar.enforcement.call import ErrorInfo, Final
-from sidecar.enforcement.inquiry import Permit
+from sidecar.enforcement.permits import Permit
 from sidecar.errors import Code, EnforceError
 
 pytestmark = pytest.mark.unit

@@ -116,7 +116,7 @@ class TestSettings:
         file.write_text(OVERSIGHT if SETTINGS[command] == "sidecar" else SIDECAR)
         assert "unknown key" in shell.refused(*command, "--config", file)
 
-    @pytest.mark.parametrize("command", [("check-config",), ("run",), ("describe",)])
+    @pytest.mark.parametrize("command", [("check-config",), ("describe",)])
     def test_files_that_the_settings_name(self, shell: Shell, tmp_path: Path, command: tuple[str, ...]) -> None:
         file = tmp_path / "sidecar.yaml"
         file.write_text(SIDECAR)

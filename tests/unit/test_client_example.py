@@ -28,7 +28,7 @@ async def shown(checks, folder, ids):
     async with checks.served(folder) as address:
 
         def run():
-            with DecisionClient(address, deadline=10.0) as client:
+            with DecisionClient(address, deadline=10.0, clock=lambda: checks.rig.now) as client:
                 return profiles(client, "t.o.k", [str(one) for one in ids])
 
         return await asyncio.to_thread(run)

@@ -212,11 +212,11 @@ def test_a_mask_never_shows_more_than_it_hides(text):
 # -- the course of a call --------------------------------------------------------------------------------------------
 
 
-def course(*obligations, question=None):
+def course(*obligations, question=None, now=(0.0,)):
     permit = Permit(
-        call_id="c1", obligations=obligations, forward=None, release=None, metadata={}, expires_at=1.0, report_by=1.0
-    )
-    return Course(permit, question or Entity("profile", "list", ("1", "2", "3")))
+        call_id="c1", obligations=obligations, forward=None, release=None, metadata={}, expires_at=100.0, report_by=100.0,
+    )  # fmt: skip
+    return Course(permit, question or Entity("profile", "list", ("1", "2", "3")), lambda: now[0])
 
 
 def test_obligations_that_were_met_end_well_and_are_reported():
@@ -238,6 +238,32 @@ def test_an_obligation_that_was_not_met_makes_the_end_a_denial():
     assert isinstance(instead, DeniedError)
     assert "redact_fields" in str(instead)
     assert (outcome.code, outcome.met) == (7, {"limit_records": True, "redact_fields": False})
+
+
+def test_nothing_is_released_once_the_permit_has_ended():
+    now = [99.9]
+    at = course(LimitRecords(3), RedactFields(("id_contact",)), now=now)
+    assert at.keep(PEOPLE[:1], lambda one: one["id"]) == [{"id": "1"}]
+    assert at.clean({"id": "1"}, {"id": "public"}) == {"id": "1"}
+    now[0] = 100.0
+    for late in (lambda: at.keep(PEOPLE[:1], lambda one: one["id"]), lambda: at.clean({"id": "1"}, {"id": "public"})):
+        with pytest.raises(DeniedError, match="expired") as refused:
+            late()
+        assert refused.value.denied.call_id == "c1"
+    outcome, instead = at.ended(None, cancelled=False)
+    assert (outcome.code, instead.denied.why) == (7, "expired"), "what was computed meanwhile is not returned"
+    assert at.ended(OSError("x"), cancelled=False)[1] is None, "an error stays what it is"
+
+
+def test_a_permit_for_an_answer_carries_the_call_on():
+    now = [99.0]
+    at = course(now=now)
+    further = {"obligations": (), "forward": None, "release": b"x", "metadata": {}, "report_by": 200.0}
+    at.answered(Permit(call_id="c1", expires_at=200.0, **further))
+    now[0] = 150.0
+    assert at.ended(None, cancelled=False)[1] is None
+    with pytest.raises(DeniedError, match="expired"):
+        at.answered(Permit(call_id="c1", expires_at=150.0, **further))
 
 
 def test_what_the_caller_did_itself_it_says():

@@ -11,6 +11,7 @@ from sidecar.administration.envoy_config import Bootstrap, Secured, render
 from sidecar.api.v1 import annotations_pb2
 from sidecar.cli.envoy import Wanted, config
 from sidecar.demo.profiles.v1 import profiles_pb2
+from sidecar.enforcement.sockets import point_to
 from sidecar.errors import ConfigurationError
 from sidecar.settings.loader import load
 from sidecar.settings.sidecar import SidecarSettings
@@ -151,13 +152,18 @@ def command(folder: Path, doors: list[Tree], workloads: list[Tree], **given: obj
     return config(settings, Wanted(**{"mode": "ext_proc", "listen": "0.0.0.0:8443", **own, **given}))  # type: ignore[arg-type]
 
 
-def test_the_command_names_a_socket_for_each_worker(tmp_path: Path) -> None:
-    tree = yaml.safe_load(command(tmp_path, [SOCKET], [ENVOY]))
+def test_the_command_names_what_leads_to_each_worker_s_newest_socket(tmp_path: Path) -> None:
+    """A reload gives the sockets other names; a bootstrap that had theirs would find nobody from then on."""
+    folder = tmp_path / "envoy"
+    tree = yaml.safe_load(command(tmp_path, [{**SOCKET, "address": f"unix:{folder}"}], [ENVOY]))
     ends = cluster(tree, "customhouse")["load_assignment"]["endpoints"][0]["lb_endpoints"]
-    assert [one["endpoint"]["address"]["pipe"]["path"] for one in ends] == [
-        "/run/c/envoy/0.sock",
-        "/run/c/envoy/1.sock",
-    ]
+    named = [Path(one["endpoint"]["address"]["pipe"]["path"]) for one in ends]
+    assert len(named) == 2
+    folder.mkdir()
+    for generation in ("{}.sock", "{}-1.sock"):
+        for worker in range(2):
+            point_to(folder / generation.format(worker), worker)
+        assert [one.readlink() for one in named] == [Path(generation.format(worker)) for worker in range(2)]
     assert cluster(tree, "guarded_service")["transport_socket"]
 
 

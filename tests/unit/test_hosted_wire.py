@@ -79,6 +79,34 @@ def test_headers_read_one_by_one_and_remembered_are_what_they_are_read_together(
         assert wire.of_upstream(items) == from_upstream(wire.pairs(items))
 
 
+@pytest.mark.parametrize("name", ["x-a", "authorization", "x-a-bin"])
+def test_every_byte_of_a_value_is_judged_as_at_the_other_door(name: str) -> None:
+    for number in range(256):
+        text = f"a{chr(number)}b"
+        assert wire.of_caller([(name.encode(), text.encode("latin-1"))]) == from_caller(wire.pairs([(name, text)]))
+        assert wire.of_upstream([(name, text)]) == from_upstream(wire.pairs([(name, text)]))
+
+
+SAID = st.one_of(KEYS, st.sampled_from(["content-type", "grpc-timeout", "grpc-encoding"]))
+
+
+@given(st.lists(st.tuples(SAID, VALUES), max_size=8))
+def test_headers_are_walked_once_and_every_one_is_where_it_belongs(items: list[tuple[str, str]]) -> None:
+    sent = [(key.encode("latin-1"), value.encode("latin-1")) for key, value in items]
+    head = wire.Head(sent)
+
+    def values(name: bytes) -> list[bytes]:
+        return [value for key, value in sent if key == name]
+
+    assert head.metadata == from_caller(wire.pairs(items)), "none of a call's own headers is metadata"
+    assert head.forwarded == values(wire.FORWARDED)
+    assert head.size == sum(len(key) + len(value) + 32 for key, value in sent if key != wire.FORWARDED)
+    assert head.content == (values(b"content-type") or [None])[0]
+    assert head.timeout == (values(b"grpc-timeout") or [None])[-1]
+    assert head.encoding == (values(b"grpc-encoding") or [b"identity"])[-1]
+    assert head.trailers == ((values(b"te") or [b""])[-1] == b"trailers")
+
+
 def test_no_value_is_remembered() -> None:
     """A cookie or an id in memory would outlive the call that brought it."""
     words = [f"word-{number}" for number in range(3)]

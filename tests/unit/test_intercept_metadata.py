@@ -7,7 +7,7 @@ from hypothesis import strategies as st
 from sidecar.enforcement.call import Call, Peer
 from sidecar.enforcement.caller import Caller, _named
 from sidecar.enforcement.declarations import PROXY
-from sidecar.enforcement.metadata import DETAILS, INPUTS, _heard, from_caller, from_upstream
+from sidecar.enforcement.metadata import _DROPPED, DETAILS, INPUTS, from_caller, from_upstream
 from sidecar.vocabulary import Action
 
 pytestmark = pytest.mark.unit
@@ -63,11 +63,39 @@ def test_nothing_in_the_sidecars_name_or_grpcs_ever_passes_by_accident(parts):
     assert [key for key, _ in from_upstream(pairs) if key != DETAILS] == []
 
 
+WORDS = ["authorization", "grpc-", "customhouse", "x-", "-", "_", *sorted(INPUTS), *sorted(_DROPPED)]
+ANY_KEY = st.one_of(st.lists(st.sampled_from(WORDS), min_size=1, max_size=3).map("".join), st.text(max_size=70))
+ANY_VALUE = st.one_of(printable, st.binary(max_size=9), st.text(st.characters(), max_size=9))
+
+
+def said(key: str, value: str | bytes) -> list[tuple[str, str | bytes]]:
+    """The rule in words: what of one pair is listened to."""
+    ours = "customhouse" in key and key not in INPUTS
+    if key in _DROPPED or key.startswith("grpc-") or ours:
+        return []
+    if isinstance(value, bytes) or all(" " <= one <= "~" for one in value):
+        return [(key, value)]
+    return [(key, "")] if key == "authorization" else []
+
+
+@given(st.lists(st.tuples(ANY_KEY, ANY_VALUE), max_size=8))
+def test_what_is_listened_to_is_what_the_rule_says_of_each_pair(pairs):
+    assert from_caller(pairs) == from_caller(tuple(pairs)) == tuple(one for pair in pairs for one in said(*pair))
+    assert from_caller(iter(pairs)) == from_caller(pairs)
+
+
+def test_a_key_that_is_no_text_is_not_listened_to_and_what_is_no_metadata_is_refused():
+    assert from_caller([("\ud800", "v"), ("x", "\ud800"), ("authorization", "\ud800")]) == (("authorization", ""),)
+    for wrong in ([("x", None)], [(b"x", "y")], [("x",)], 7):
+        with pytest.raises((TypeError, ValueError)):
+            from_caller(wrong)
+
+
 def test_keys_and_methods_that_only_an_attacker_has_are_not_kept() -> None:
-    before = _heard.cache_info().currsize, _named.cache_info().currsize
+    before = _named.cache_info().currsize
     key, path = "x-" + "k" * 5000, "/s/" + "M" * 5000
     assert from_caller([(key, "v")]) == ((key, "v"),)
     assert from_caller([(f"x-customhouse-{key}", "v")]) == ()
     call = Call(method=path, metadata=(), peer=Peer(), door=PROXY)
     assert Caller(None, call, None, "c").action == Action(service="s", method="M" * 5000)
-    assert (_heard.cache_info().currsize, _named.cache_info().currsize) == before
+    assert _named.cache_info().currsize == before

@@ -4,11 +4,13 @@ import asyncio
 import io
 import json
 import logging
+import os
+import signal
 from collections.abc import Iterator
 
 import grpc
 import pytest
-from proxy_parts import Remembering
+from proxy_parts import Remembering, until
 
 from sidecar.enforcement.call import Call, Final, Reply, Upstream
 from sidecar.enforcement.declarations import PROXY
@@ -17,7 +19,14 @@ from sidecar.enforcement.listen import Listen
 from sidecar.enforcement.transport import Limits
 from sidecar.errors import Code
 from sidecar.main.unhandled import SETTLED_LOOKS, Unhandled, ended_in_core
-from sidecar.observability.logs import REPEAT_SECONDS, _Passed, make_logger, quiet_libraries, unhandled
+from sidecar.observability.logs import (
+    REPEAT_SECONDS,
+    _Passed,
+    make_logger,
+    quiet_libraries,
+    settled_for_good,
+    unhandled,
+)
 
 SECRET = "Bearer eyJ-what-a-caller-sent"
 
@@ -123,7 +132,7 @@ async def test_what_grpc_core_refuses_is_counted_and_logged(what) -> None:
     )
     listen = Listen(address="127.0.0.1:0", plaintext=True)
     server = grpc.aio.server(
-        handlers=(ProxyHandler(counted, PROXY, listen.peers(lambda: 0.0), log),),
+        handlers=(ProxyHandler(Point(), PROXY, listen.peers(lambda: 0.0), log, counted.handled),),
         options=Limits().server_options(share_port=False),
     )
     port = server.add_insecure_port("127.0.0.1:0")
@@ -164,3 +173,16 @@ def test_a_call_that_core_ends_first_is_not_taken_for_one_that_never_came() -> N
     ended.clear()
     ended["2"] = 1
     assert sum(counted.look() for _ in range(SETTLED_LOOKS + 1)) == 1, "a replaced server keeps its number"
+
+
+async def test_a_hangup_does_not_end_a_process_that_reads_its_settings_once() -> None:
+    out, loop = io.StringIO(), asyncio.get_running_loop()
+    settled_for_good(loop, make_logger("ledger", out))
+    try:
+        os.kill(os.getpid(), signal.SIGHUP)
+        await until(lambda: out.getvalue().endswith("\n"))
+    finally:
+        loop.remove_signal_handler(signal.SIGHUP)
+    line = json.loads(out.getvalue())
+    assert line["event"] == "reload_refused"
+    assert "Restart it" in line["detail"]

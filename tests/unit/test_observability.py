@@ -2,7 +2,9 @@
 
 import io
 import json
+import threading
 from collections.abc import Iterator
+from pathlib import Path
 
 import pytest
 from hypothesis import given
@@ -12,8 +14,9 @@ from opentelemetry.sdk.trace.export import SimpleSpanProcessor
 from opentelemetry.sdk.trace.export.in_memory_span_exporter import InMemorySpanExporter
 from opentelemetry.trace import SpanKind, StatusCode
 
+from sidecar._native import RandomPool
 from sidecar.errors import ConfigurationError
-from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan, pooled_digits
+from sidecar.observability.calls import MAX_STAGE_SPANS, CallObserver, CallSpan
 from sidecar.observability.logs import make_logger
 from sidecar.observability.metrics import CallStats
 from sidecar.observability.telemetry import Telemetry
@@ -98,15 +101,13 @@ class TestIdentity:
         assert span.span_id != PARENT
 
     def test_a_trace_of_our_own(self) -> None:
-        asked: list[int] = []
-
-        def digits(count: int) -> str:
-            asked.append(count)
-            return "7" * 32 + "9" * 16
-
-        span = CallObserver(CallStats(), digits=digits).begin(METHOD, None)
-        assert (span.trace_id, span.span_id, span.from_) == ("7" * 32, "9" * 16, "sidecar")
-        assert asked == [48]
+        drawn = RandomPool(lambda size: bytes(range(size % 251)) + bytes(size - size % 251))
+        span = CallObserver(CallStats(), random=drawn).begin(METHOD, None)
+        assert (span.trace_id, span.span_id, span.from_) == (
+            bytes(range(8, 24)).hex(),
+            bytes(range(8)).hex(),
+            "sidecar",
+        )
 
     def test_a_malformed_one_is_not_continued(self) -> None:
         span = CallObserver(CallStats()).begin(METHOD, SAMPLED.upper())
@@ -296,30 +297,43 @@ class TestLog:
         assert (found["component"], found["level"]) == ("sidecar", "warning")
         assert found["timestamp"].endswith("Z")
 
-    def test_debug_is_not_written(self) -> None:
+    def test_what_is_bound_stands_in_every_line_and_the_event_has_the_last_word(self) -> None:
         stream = io.StringIO()
-        log = make_logger("oversight", stream)
-        log.debug("x")
-        log.info("y")
-        assert [json.loads(line)["event"] for line in stream.getvalue().splitlines()] == ["y"]
+        log = make_logger("oversight", stream).bind(worker=3)
+        log.info("y", worker=4, level="none")
+        log.bind(slot=1).critical("z")
+        first, second = (json.loads(line) for line in stream.getvalue().splitlines())
+        assert (first["event"], first["worker"], first["level"]) == ("y", 4, "info")
+        assert (second["worker"], second["slot"], second["component"]) == (3, 1, "oversight")
+
+    def test_what_json_does_not_know_is_shown_as_python_shows_it(self) -> None:
+        stream = io.StringIO()
+        make_logger("sidecar", stream).error("x", where=Path("/a"), code=b"\xff")
+        found = json.loads(stream.getvalue())
+        assert (found["where"], found["code"]) == (repr(Path("/a")), repr(b"\xff"))
+
+    def test_lines_are_counted_by_event_and_level_also_of_bound_loggers(self) -> None:
+        counts: dict[tuple[str, str], int] = {}
+        log = make_logger("sidecar", io.StringIO(), counts)
+        log.warning("ready")
+        log.bind(worker=1).warning("ready")
+        assert counts["ready", "warning"] == 2
+
+    def test_lines_of_many_threads_are_whole(self) -> None:
+        stream = io.StringIO()
+        log = make_logger("sidecar", stream)
+        threads = [
+            threading.Thread(target=lambda bound: [bound.error("x") for _ in range(200)], args=(log.bind(n=n),))
+            for n in range(4)
+        ]
+        for one in threads:
+            one.start()
+        for one in threads:
+            one.join()
+        assert sum(json.loads(line)["event"] == "x" for line in stream.getvalue().splitlines()) == 800
 
 
-class TestDigits:
-    def test_no_digit_is_used_twice_and_there_are_as_many_as_asked_for(self) -> None:
-        drawn: list[bytes] = []
-
-        def source(size: int) -> bytes:
-            drawn.append(bytes((len(drawn) * size + at) % 251 for at in range(size)))
-            return drawn[-1]
-
-        digits = pooled_digits(source)
-        used = [digits(48 if number % 2 else 19) for number in range(1000)]
-        assert {len(one) for one in used} == {19, 48}
-        whole, at = b"".join(drawn).hex(), 0
-        for one in used:
-            at = whole.index(one, at) + len(one)
-        assert len(drawn) > 1
-
+class TestStages:
     def test_stages_are_seen_before_a_long_call_ends(self) -> None:
         stats = CallStats()
         span = CallObserver(stats).begin(METHOD, None)

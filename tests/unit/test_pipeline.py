@@ -112,7 +112,7 @@ async def test_a_policy_past_its_age_decides_nothing(rig):
 
 
 async def test_what_cannot_be_recorded_is_not_forwarded(rig):
-    rig.records.fail = lambda entry: hasattr(entry, "phase")
+    rig.records.fail = lambda entry: hasattr(entry, "form")
     reply = await rig.unary()
     assert (reply.final.code, reply.final.error_info.reason) == (Code.UNAVAILABLE, "record_unavailable")
     assert reply.final.retry_after is not None
@@ -120,7 +120,7 @@ async def test_what_cannot_be_recorded_is_not_forwarded(rig):
 
 
 async def test_an_answer_whose_outcome_cannot_be_recorded_is_not_released(rig):
-    rig.records.fail = lambda entry: not hasattr(entry, "phase")
+    rig.records.fail = lambda entry: not hasattr(entry, "form")
     reply = await rig.unary()
     assert reply.final.code is Code.UNAVAILABLE
     assert reply.message is None

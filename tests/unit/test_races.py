@@ -337,7 +337,7 @@ async def test_a_change_during_a_recheck_is_not_forgotten(rig):
     stream = Dialogue(rig)
     try:
         await stream.ask(wants(US))
-        records.holds = lambda entry: hasattr(entry, "phase")
+        records.holds = lambda entry: hasattr(entry, "form")
         rig.point.reconsider()
         await until(lambda: records.held)
         rig.identifier.error = IdentifyError("dismissed", reason="unidentified_person", code=Code.PERMISSION_DENIED)
@@ -362,7 +362,7 @@ async def test_one_slow_recheck_does_not_keep_other_streams_alive(rig):
         rig.upstream.exchanges.clear()
         second = Dialogue(rig)
         await second.ask(wants(US))
-        records.holds = lambda entry: hasattr(entry, "phase") and not records.held
+        records.holds = lambda entry: hasattr(entry, "form") and not records.held
         rig.engine.rule = lambda _request: deny("personnel_ineligible") if records.held else permit()
         rig.point.reconsider()
         await until(lambda: records.held)
@@ -385,7 +385,7 @@ async def test_nothing_is_recorded_of_a_call_after_its_outcome(rig):
     try:
         await stream.ask(wants(US))
         await stream.give(synced(GERMAN))  # two covers: request and response
-        records.holds = lambda entry: hasattr(entry, "phase")
+        records.holds = lambda entry: hasattr(entry, "form")
         rig.point.reconsider()
         await until(lambda: records.held)
         records.holds = lambda _entry: False
@@ -394,7 +394,7 @@ async def test_nothing_is_recorded_of_a_call_after_its_outcome(rig):
         records.gate.set()
         await ending
         await asyncio.sleep(0.3)
-        assert [hasattr(one, "phase") for one in rig.records.log][-1] is False
+        assert [hasattr(one, "form") for one in rig.records.log][-1] is False
         assert len(rig.records.outcomes) == 1
     finally:
         watch.cancel()
@@ -465,7 +465,7 @@ async def test_a_recheck_asks_the_index_again(rig):
 @pytest.mark.parametrize("kind", ["unary", "stream", "refused"])
 async def test_a_caller_that_goes_while_the_outcome_is_written_leaves_one_outcome(rig, kind):
     records = with_held_records(rig)
-    records.holds = lambda entry: not hasattr(entry, "phase")
+    records.holds = lambda entry: not hasattr(entry, "form")
     if kind == "refused":
         rig.engine.rule = lambda _request: deny("not_us_personnel")
     if kind == "stream":
@@ -597,7 +597,7 @@ async def test_a_refused_request_is_recorded_as_of_the_request_while_an_answer_i
     records = with_held_records(rig)
     stream = Dialogue(rig)
     await stream.ask(wants(GERMAN))
-    records.holds = lambda entry: hasattr(entry, "phase") and entry.phase == "request"
+    records.holds = lambda entry: hasattr(entry, "form") and entry.form.phase == "request"
     rig.engine.rule = lambda request: permit(ttl=0)
     asked = asyncio.create_task(stream.ask(wants(US)))
     await until(lambda: records.held)

@@ -2,7 +2,9 @@
 
 import hmac
 import uuid
+import weakref
 from datetime import UTC, datetime
+from typing import Any
 
 import msgspec
 import pytest
@@ -10,20 +12,25 @@ from cryptography.hazmat.primitives.ciphers.aead import AESGCM
 from hypothesis import given
 from hypothesis import strategies as st
 from spooling import entry as plain_entry
+from spooling import outcome as plain_outcome
 from spooling import period_key
 
-from sidecar._native import Framer, RandomPool, decision_draft, stamp
+from sidecar._native import Framer, Pseudonyms, RandomPool, decision_part, stamp
 from sidecar.enforcement.bodies import decision_drafts
-from sidecar.enforcement.entries import DecisionEntry
+from sidecar.enforcement.entries import DecisionEntry, DecisionForm
 from sidecar.enforcement.periods import PeriodKey
 from sidecar.record import (
     MAX_BODY,
     MAX_LEAF,
     DecisionBody,
     Leaf,
+    MessageCounts,
     ObligationMet,
+    OutcomeBody,
     PolicyRef,
     RecordFormatError,
+    Released,
+    ReleasedByClass,
     SubjectRef,
     Trace,
     body_digest,
@@ -37,13 +44,14 @@ from sidecar.record import (
     subject_ref,
 )
 from sidecar.spool.epoch import uuid7
-from sidecar.spool.frame import MAX_PAYLOAD, Item, frame_item
+from sidecar.spool.frame import FRAME_OVERHEAD, MAX_PAYLOAD, Item, frame_item, parse_item, read_frame
 from sidecar.spool.slot import Draft
 from sidecar.vocabulary import Effect
 
 pytestmark = pytest.mark.unit
 
 KEY = bytes(range(32))
+NOW = 1795348800.123456
 texts = st.text(st.characters(exclude_categories=("Cs",)), max_size=40)
 maybe = st.none() | texts
 digests = st.binary(min_size=32, max_size=32)
@@ -53,16 +61,31 @@ drafts = st.builds(
 )
 raws = st.dictionaries(texts, st.integers() | texts, max_size=3).map(lambda one: msgspec.Raw(msgspec.json.encode(one)))
 effects = st.sampled_from(tuple(Effect)).map(lambda one: msgspec.Raw(msgspec.json.encode({"effect": one})))
+figures = {
+    "phase": st.sampled_from(("request", "response")), "service": texts, "method": texts, "door": texts,
+    "policy": st.builds(PolicyRef, revision=maybe, signers=st.lists(texts, max_size=2).map(tuple)),
+    "directory": maybe, "index": maybe, "input": raws, "decision": effects,
+    "obligations": st.lists(st.builds(ObligationMet, id=texts, met=st.booleans()), max_size=2).map(tuple),
+    "level": st.sampled_from(("written", "committed", "acknowledged")), "engine": texts,
+}  # fmt: skip
 entries = st.builds(
     DecisionEntry,
-    call_id=texts, phase=st.sampled_from(("request", "response")), service=texts, method=texts, door=texts,
+    form=st.builds(DecisionForm, **figures), call_id=texts,
     trace=st.builds(Trace, trace_id=maybe, span_id=maybe, from_=st.sampled_from(("caller", "sidecar"))),
-    policy=st.builds(PolicyRef, revision=maybe, signers=st.lists(texts, max_size=2).map(tuple)),
-    directory=maybe, index=maybe, input=raws, decision=effects,
-    obligations=st.lists(st.builds(ObligationMet, id=texts, met=st.booleans()), max_size=2).map(tuple),
-    level=st.sampled_from(("written", "committed", "acknowledged")), engine=texts,
     eval_us=st.integers(0, 1 << 40),
     subjects=st.lists(st.tuples(texts, texts, st.sampled_from(("us", "non_us", "unknown"))), max_size=4),
+)  # fmt: skip
+
+
+counts = st.dictionaries(texts, st.integers(0, 1 << 40), max_size=3)
+left = st.builds(Released, records=st.integers(0, 1 << 40), by_category=counts)
+outcomes = st.builds(
+    OutcomeBody,
+    call_id=texts, status=texts, messages=st.builds(MessageCounts, in_=st.integers(0, 99), out=st.integers(0, 1 << 40)),
+    released=st.builds(ReleasedByClass, us=left, non_us=left, unknown=left), dropped=st.integers(0, 99), redacted=counts,
+    bytes_out=st.integers(0, 1 << 50), duration_ms=st.floats(0, 1e9) | st.integers(0, 10**9).map(lambda one: one / 1000),
+    complete=st.booleans(), seen=st.sampled_from(("reported", "unobserved", msgspec.UNSET)),
+    obligations=st.just(msgspec.UNSET) | figures["obligations"],
 )  # fmt: skip
 
 
@@ -76,6 +99,12 @@ def known(at: int, size: int) -> bytes:
     return bytes(number & 0xFF for number in range(at, at + size))
 
 
+def made_of(entry: DecisionEntry) -> dict[str, Any]:
+    """What its form was made of."""
+    found = {name: getattr(entry.form, name) for name in figures}
+    return found | {name: msgspec.Raw(found[name]) for name in ("input", "decision")}
+
+
 def plainly(entry: DecisionEntry, key: PeriodKey, part: int = 1, parts: int = 1) -> tuple[bytes, bytes]:
     """One part by the encoders of `record`, with the salts that `counting` gives."""
     pairs = [
@@ -86,33 +115,119 @@ def plainly(entry: DecisionEntry, key: PeriodKey, part: int = 1, parts: int = 1)
         SubjectRef(class_=class_, ref=subject_ref(*pair), period=key.period)
         for pair, (_, _, class_) in zip(pairs, entry.subjects, strict=True)
     )
+    form = made_of(entry)
     body = DecisionBody(
-        call_id=entry.call_id, phase=entry.phase, service=entry.service, method=entry.method, door=entry.door,
-        trace=entry.trace, policy=entry.policy, directory=entry.directory, index=entry.index, input=entry.input,
-        decision=entry.decision, subjects=refs, obligations=entry.obligations, level=entry.level,
-        engine=entry.engine, eval_us=entry.eval_us, part=part, parts=parts,
-    )  # fmt: skip
+        call_id=entry.call_id, trace=entry.trace, subjects=refs, eval_us=entry.eval_us, part=part, parts=parts, **form
+    )
     return encode_body(body), encode_openings(pairs) if pairs else b""
 
 
 @given(entries, texts, st.binary(max_size=100))
 def test_a_body_and_its_openings_are_what_the_encoders_write(entry: DecisionEntry, period: str, key: bytes) -> None:
     named = period_key()._replace(period=period, key=key)
-    ((kind, time, call_id, body, openings, _),) = decision_drafts(entry, period, key, "t", counting())
-    assert (kind, time, call_id) == ("decision", "t", entry.call_id)
+    made = decision_drafts(entry, Pseudonyms(period, key), period, NOW, counting())
+    ((kind, time, call_id, body, openings, _),) = made
+    assert (kind, time, call_id) == ("decision", stamp(NOW), entry.call_id)
     assert (body, openings) == plainly(entry, named)
+
+
+def parsed(frames: bytes) -> list[Item]:
+    items, at = [], 0
+    while at < len(frames):
+        payload = read_frame(frames, at)
+        items.append(parse_item(payload))
+        at += FRAME_OVERHEAD + len(payload)
+    return items
+
+
+@given(st.lists(entries, max_size=3), texts, st.binary(max_size=100), st.integers(0, 1 << 60), st.just(b"") | digests)
+def test_decisions_in_one_step_are_those_that_drafts_become(
+    some: list[DecisionEntry], period: str, key: bytes, seq: int, before: bytes
+) -> None:
+    """The same draws in the same order, since the subjects' salts come before the record's."""
+    names, random = Pseudonyms(period, key), counting()
+    at_once = Framer("p", 7, "e", KEY, counting()).decisions(seq, before, names, some, NOW)
+    plain, parts, last = Framer("p", 7, "e", KEY, random), [], before
+    for number, one in enumerate(some, start=seq):
+        data, last = plain.frames(number, last, decision_drafts(one, names, period, NOW, random))
+        parts.append(data)
+    assert at_once == (b"".join(parts), last)
+    if some:
+        named = period_key()._replace(period=period, key=key)
+        assert parsed(at_once[0])[0].body == plainly(some[0], named)[0]
+
+
+@given(st.lists(outcomes, max_size=4), st.integers(0, 1 << 60), st.just(b"") | digests)
+def test_outcomes_in_one_step_are_those_that_drafts_become(some: list[OutcomeBody], seq: int, before: bytes) -> None:
+    at_once = Framer("p", 7, "e", KEY, counting()).outcomes(seq, before, some, NOW)
+    plain = [Draft("outcome", stamp(NOW), one.call_id, encode_body(one)) for one in some]
+    assert at_once == Framer("p", 7, "e", KEY, counting()).frames(seq, before, plain)
+    assert [one.body for one in parsed(at_once[0])] == [encode_body(one) for one in some]
+
+
+@given(entries, st.fixed_dictionaries({}, optional=figures))
+def test_a_form_says_again_what_it_was_given_and_equals_what_writes_the_same(
+    entry: DecisionEntry, changes: dict[str, object]
+) -> None:
+    before = made_of(entry)
+    assert DecisionForm(**before) == entry.form
+    assert (DecisionForm(**before | changes) == entry.form) is all(
+        msgspec.json.encode(before[name]) == msgspec.json.encode(value) for name, value in changes.items()
+    )
+
+
+def test_a_form_keeps_no_document_alive_so_one_may_keep_the_form() -> None:
+    class Document(bytes):
+        held: tuple[DecisionForm, set[str]]
+
+    document, beside = Document(b"{}"), set("a")
+    document.held = (plain_entry(input=msgspec.Raw(document), decision=document).form, beside)
+    left = weakref.ref(beside)
+    del document, beside
+    assert left() is None
+
+
+def test_a_form_never_changes() -> None:
+    form = plain_entry().form
+    for name in (*figures, "permits"):
+        with pytest.raises(AttributeError):
+            setattr(form, name, "other")
+
+
+def test_subjects_without_a_key_are_not_named() -> None:
+    with pytest.raises(ValueError, match="key"):
+        framer().decisions(0, b"", None, [plain_entry(subjects=[("r", "1", "us")])], NOW)
+
+
+def test_more_than_500_subjects_are_too_many_for_one_record() -> None:
+    many = [("r", str(number), "us") for number in range(501)]
+    with pytest.raises(RecordFormatError, match="501 data subjects; at most 500"):
+        framer().decisions(0, b"", Pseudonyms("p", KEY), [plain_entry(subjects=many)], NOW)
+    assert framer().decisions(0, b"", Pseudonyms("p", KEY), [plain_entry(subjects=many[1:])], NOW)
+
+
+def test_an_outcome_may_have_64_kb_and_no_byte_more() -> None:
+    def padded(size: int) -> OutcomeBody:
+        return msgspec.structs.replace(plain_outcome(), status="x" * size)
+
+    room = MAX_BODY - len(encode_body(padded(0)))
+    assert framer().outcomes(0, b"", [padded(room)], NOW)
+    with pytest.raises(RecordFormatError, match="body of 65537 bytes; at most 65536"):
+        framer().outcomes(0, b"", [padded(room + 1)], NOW)
 
 
 @given(entries, st.integers(1, 1 << 31), st.integers(1, 1 << 31))
 def test_a_part_says_which_it_is(entry: DecisionEntry, part: int, parts: int) -> None:
     key = period_key()
-    made = decision_draft(entry, entry.subjects, key.period, key.key, "t", counting(), part, parts)
+    names = Pseudonyms(key.period, key.key)
+    made = decision_part(entry, entry.subjects, names, NOW, counting(), part, parts)
     assert made[3:5] == plainly(entry, key, part, parts)
 
 
 def drafted(entry: DecisionEntry) -> list[Draft]:
     key = period_key()
-    return [Draft(*one) for one in decision_drafts(entry, key.period, key.key, "t", counting())]
+    names = Pseudonyms(key.period, key.key)
+    return [Draft(*one) for one in decision_drafts(entry, names, key.period, NOW, counting())]
 
 
 @pytest.mark.parametrize("count", [500, 501, 1203])
@@ -155,21 +270,19 @@ def test_a_subject_that_is_no_text_is_refused(subject: tuple[str, str, str]) -> 
         drafted(plain_entry(subjects=[subject]))
 
 
-@pytest.mark.parametrize("changes", [{"call_id": None}, {"eval_us": "1"}, {"subjects": [["r", "1", "us"]]}])
+@pytest.mark.parametrize(
+    "changes",
+    [{"call_id": None}, {"eval_us": "1"}, {"subjects": [["r", "1", "us"]]}, {"trace": None}, {"phase": None},
+     {"obligations": []}, {"input": "text"}, {"decision": None}, {"index": 1}, {"form": None}],
+)  # fmt: skip
 def test_what_is_no_entry_is_refused(changes: dict[str, object]) -> None:
-    with pytest.raises(TypeError):
+    with pytest.raises((TypeError, AttributeError, BufferError)):
         drafted(plain_entry(**changes))
 
 
-def test_fields_in_another_order_would_not_go_unnoticed() -> None:
-    """Each of the entry's fields has a value of its own in `entries`; that there are 17 of them is checked natively."""
-    apart = {"v", "type", "subjects", "part", "parts", "deadline"}
-    entry, body = (
-        [one for one in kind.__struct_fields__ if one not in apart] for kind in (DecisionEntry, DecisionBody)
-    )
-    assert entry == body
-    with pytest.raises(TypeError):
-        decision_draft(Trace(trace_id=None, span_id=None, from_="caller"), (), "", b"", "t", RandomPool())  # type: ignore[arg-type]
+def test_a_form_and_an_entry_hold_all_that_a_body_says() -> None:
+    apart = {"v", "type", "part", "parts", "form", "deadline"}
+    assert {*figures, *DecisionEntry.__struct_fields__} - apart == {*DecisionBody.__struct_fields__} - apart
 
 
 odd = st.sampled_from((
@@ -272,19 +385,3 @@ def test_ids_are_uuids_of_version_7_in_their_own_order(moment: datetime, random:
 @given(st.binary(max_size=100), texts, texts)
 def test_a_pseudonym_is_the_hmac_of_kind_and_id(key: bytes, kind: str, name: str) -> None:
     assert pseudonym(key, kind, name) == hmac.digest(key, kind.encode() + b"\0" + name.encode(), "sha256")
-
-
-@given(st.datetimes(datetime(1, 1, 2), datetime(9999, 12, 30)).map(lambda one: one.replace(tzinfo=UTC).timestamp()))
-def test_a_time_is_written_with_microseconds(seconds: float) -> None:
-    assert stamp(seconds) == datetime.fromtimestamp(seconds, UTC).isoformat("T", "microseconds")[:26] + "Z"
-
-
-@given(st.floats(-1e9, 5e9))
-def test_a_time_between_two_microseconds_is_rounded_as_datetime_does(seconds: float) -> None:
-    assert stamp(seconds) == datetime.fromtimestamp(seconds, UTC).isoformat("T", "microseconds")[:26] + "Z"
-
-
-@pytest.mark.parametrize("seconds", [float("nan"), float("inf"), float("-inf"), 1e12, -1e12, 253402300799.9999999])
-def test_a_time_that_has_no_such_text_is_refused(seconds: float) -> None:
-    with pytest.raises(ValueError, match="years 1 to 9999"):
-        stamp(seconds)

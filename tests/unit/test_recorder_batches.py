@@ -136,7 +136,7 @@ async def test_one_that_cannot_be_recorded_keeps_the_whole_batch_out(tmp_path: P
     some = [entry(f"c{number}") for number in range(3)]
     for bad in (
         entry("large", input=msgspec.Raw(b'"%b"' % (b"x" * MAX_BODY))),
-        entry("surrogate", method="\ud800"),
+        entry("surrogate", subjects=[("r", "\ud800", "us")]),
         entry("\udfff"),
         entry("t" * 1024),
     ):
@@ -214,4 +214,98 @@ async def test_what_is_owed_is_written_before_a_batch(tmp_path: Path) -> None:
     await point.decisions([entry("d"), entry("e")])
     kinds = [(parse_leaf(item.leaf).type, parse_leaf(item.leaf).call_id) for item in await records(spool)]
     assert kinds == [("decision", "a"), ("outcome", "a"), ("decision", "d"), ("decision", "e")]
+    await spool.close()
+
+
+async def test_outcomes_are_written_at_once_and_in_order(tmp_path: Path) -> None:
+    files = CountingFiles()
+    spool = open_spool(tmp_path, files=files, commit_interval=60)
+    point = recorder(spool)
+    await point.decisions([entry(f"c{number}") for number in range(50)])
+    before = files.writes
+    await point.outcomes([outcome(f"c{number}") for number in range(40)])
+    assert (files.writes, files.syncs) == (before + 1, 0)
+    assert spool.open_calls == 10
+    names = [parse_leaf(item.leaf) for item in (await records(spool))[50:]]
+    assert [(one.type, one.call_id) for one in names] == [("outcome", f"c{number}") for number in range(40)]
+    await spool.close()
+
+
+async def test_no_outcomes_are_nothing_and_none_waits_for_a_receipt(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path)
+    point = recorder(spool)
+    await point.outcomes([])
+    assert spool.head is None
+    with pytest.raises(ValueError, match="at most committed"):
+        await point.outcomes([outcome()], "acknowledged")
+    await point.outcomes([outcome("a"), outcome("b")], "committed")
+    assert spool.reach(1, "committed") is None
+    await spool.close()
+
+
+async def test_outcomes_that_the_disk_refused_are_all_owed_in_order_and_as_of_then(tmp_path: Path) -> None:
+    files, clock = FailingFiles(), Clock()
+    spool = open_spool(tmp_path, files=files)
+    point = SpoolRecorder(spool, FixedKeys(), clock=clock.unix)
+    await point.decisions([entry("a"), entry("b"), entry("c")])
+    files.room = 100
+    with pytest.raises(RecordError):
+        await point.outcomes([outcome("a"), outcome("b")])
+    clock.move(1)
+    with pytest.raises(RecordError):
+        await point.outcomes([outcome("c")])
+    assert (point.owed, spool.open_calls) == (3, 3)
+    files.room = None
+    clock.move(1)
+    await point.outcomes([outcome("d")])
+    assert (point.owed, spool.open_calls) == (0, 0)
+    leaves = [parse_leaf(item.leaf) for item in (await records(spool))[3:]]
+    assert [(one.call_id, one.time[17:19]) for one in leaves] == [("a", "00"), ("b", "00"), ("c", "01"), ("d", "02")]
+    await spool.close()
+
+
+@pytest.mark.parametrize("bad", ["\ud800", "t" * 1024, "large"])
+@pytest.mark.parametrize("full", [False, True])
+async def test_an_outcome_that_can_never_be_written_keeps_no_other_out(tmp_path: Path, bad: str, full: bool) -> None:
+    files = FailingFiles()
+    spool = open_spool(tmp_path, files=files)
+    point = recorder(spool)
+    never = outcome(bad)
+    if bad == "large":
+        never = msgspec.structs.replace(never, status="x" * MAX_BODY)
+    await point.decisions([entry("a"), entry("b")])
+    files.room = 0 if full else None
+    for some in ([never], [outcome("a"), never, outcome("b")]):
+        with pytest.raises(RecordError):
+            await point.outcomes(some)
+    files.room = None
+    await point.decision(entry("c"))
+    assert point.owed == 0
+    leaves = [parse_leaf(item.leaf) for item in await records(spool)]
+    assert [(one.type, one.call_id) for one in leaves[2:]] == [("outcome", "a"), ("outcome", "b"), ("decision", "c")]
+    await spool.close()
+
+
+async def test_a_full_spool_takes_the_outcomes_of_what_it_took_but_no_decision(tmp_path: Path) -> None:
+    spool = open_spool(tmp_path, segment_bytes=16384, max_bytes=65536)
+    point = recorder(spool)
+    taken = 0
+
+    async def fill() -> None:
+        nonlocal taken
+        while True:
+            await point.decision(entry(f"c{taken}"))
+            taken += 1
+
+    with pytest.raises(RecordError) as caught:
+        await fill()
+    assert "record.max_bytes is 65536" in caught.value.operator
+    assert spool.open_calls == taken
+    await point.outcomes([outcome("c0"), outcome("c1")])
+    await point.outcome(outcome("c2"))
+    assert (spool.open_calls, point.owed) == (taken - 3, 0)
+    with pytest.raises(RecordError):
+        await point.decision(entry("refused"))
+    leaves = [parse_leaf(item.leaf) for item in await records(spool)]
+    assert [one.type for one in leaves] == ["decision"] * taken + ["outcome"] * 3
     await spool.close()

@@ -47,7 +47,7 @@ async def acknowledge_all(spool: Spool) -> None:
 
 
 async def settle_deletion(spool: Spool) -> None:
-    await until(lambda: not spool._deleting and spool._delete_after is None)
+    await until(lambda: not spool._deletions._running and spool._deletions._after is None)
 
 
 async def test_records_are_chained_by_the_hash_of_the_leaf_before(tmp_path: Path) -> None:

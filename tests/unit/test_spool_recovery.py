@@ -9,7 +9,7 @@ from pathlib import Path
 
 import msgspec
 import pytest
-from spooling import TIME, FailingFiles, entry, event, open_spool, outcome, request
+from spooling import START, TIME, FailingFiles, entry, event, open_spool, outcome, request
 
 from sidecar._native import RandomPool
 from sidecar.enforcement.bodies import decision_drafts
@@ -233,7 +233,7 @@ async def test_random_damage_never_raises_anything_else(tmp_path: Path) -> None:
 
 def decided(call_id: str, effect: Effect = Effect.PERMIT, phase: str = "response", **counts: object) -> Draft:
     one = entry(call_id, effect, phase=phase, input=msgspec.Raw(canonical(request(**counts))))
-    (draft,) = decision_drafts(one, "", b"", TIME, RandomPool())
+    (draft,) = decision_drafts(one, None, "", START.timestamp(), RandomPool())
     return Draft(*draft)
 
 

@@ -13,9 +13,12 @@ from pipeline_rig import GERMAN, NOBODY_KNOWS, US, Rig, deny, permit, personnel
 
 from sidecar.enforcement.call import Call, Final, Peer
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
-from sidecar.enforcement.inquiry import Permit
+from sidecar.enforcement.outcomes import Confirmation
+from sidecar.enforcement.permits import Permit
 from sidecar.enforcement.together import AT_ONCE, Party, Question, side_by_side, withdraw
-from sidecar.errors import Code, DecideError, IdentifyError
+from sidecar.enforcement.unreported import unobserved
+from sidecar.errors import Code, DecideError, EnforceError, IdentifyError
+from sidecar.record import MessageCounts
 
 pytestmark = pytest.mark.unit
 REDACT = {"id": "redact_fields", "categories": ["id_contact"], "fields": []}
@@ -55,17 +58,48 @@ def said(told):
     return type(told), str(told)
 
 
+def form_of(form):
+    """All that a form says."""
+    return {name: getattr(form, name) for name in dir(form) if not name.startswith("_")}
+
+
 def recorded(rig):
     """What was recorded of each call, but for ids and times; as often as it was."""
     calls = {}
     for one in rig.records.log:
         kind = type(one).__name__
-        what = msgspec.json.decode(msgspec.json.encode(one))
+        what = msgspec.json.decode(msgspec.json.encode(one, enc_hook=form_of))
         for name in ("call_id", "trace", "eval_us", "duration_ms"):
             what.pop(name, None)
         calls.setdefault(one.call_id, []).append((kind, msgspec.json.encode(what, order="sorted")))
     return Counter(tuple(lines) for lines in calls.values())
 
+
+async def answered_before(rig, questions):
+    """What follows finds every answer remembered, and nothing else of these questions."""
+    for type_, action, ids, checked in questions:
+        one = asked(rig, type_, action, ids, checked=checked)
+        try:
+            put = one.inquiry.put(one.described, one.ids, pending=one.pending)
+            if put is not None:
+                decided = await one.inquiry.case.answer(put)
+                rig.engine.known[put.data] = decided.decision
+        except (DecideError, RuntimeError):
+            continue
+    rig.stats.decisions.clear()
+    rig.records.log.clear()
+
+
+AFTER = {
+    "not told": lambda inquiry: inquiry.gone(Final(code=Code.CANCELLED)),
+    "refused after all": lambda inquiry: inquiry.refuse(
+        EnforceError("no words for it", reason="obligation_unfulfillable")
+    ),
+    "unobserved": lambda inquiry: unobserved([inquiry.handed_out()]),
+    "reported": lambda inquiry: inquiry.handed_out().confirm(REPORT),
+    "handed out, not told": lambda inquiry: inquiry.handed_out().gone(Final(code=Code.CANCELLED)),
+}
+REPORT = Confirmation(status="OK", messages=MessageCounts(in_=1, out=1), met={"redact_fields": True})
 
 QUESTIONS = st.lists(
     st.tuples(
@@ -80,19 +114,21 @@ QUESTIONS = st.lists(
 
 
 @pytest.mark.parametrize("people", [("amy",), ("amy", "ben")])
-@given(questions=QUESTIONS, cached=st.booleans(), broken=st.booleans())
-@settings(max_examples=30, deadline=None)
+@given(questions=QUESTIONS, cached=st.sampled_from(["never", "meanwhile", "before"]), broken=st.booleans())
+@settings(max_examples=60, deadline=None)
 def test_together_is_as_each_alone(people, questions, cached, broken):
     def made():
         rig = Rig()
         rig.identifier.identity = personnel(*people)
         rig.engine.rule = rule
+        if cached == "before":
+            asyncio.run(answered_before(rig, questions))
         if broken:
             rig.records.fail = lambda entry: not hasattr(entry, "released")
         return rig, [asked(rig, type_, action, ids, checked=checked) for type_, action, ids, checked in questions]
 
     async def together(rig, several):
-        if cached:
+        if cached == "meanwhile":
             decide = rig.engine.decide
 
             async def remember(request, canonical, *, valid_for):
@@ -122,6 +158,40 @@ def test_together_is_as_each_alone(people, questions, cached, broken):
     assert {one.call_id for one in rig.records.outcomes} == {
         one.inquiry.call_id for one in several if isinstance(one.told, Final)
     }
+
+
+@pytest.mark.parametrize("after", AFTER)
+async def test_what_becomes_of_a_permit_is_recorded_as_of_one_alone(after):
+    questions = [("profile", "read", (str(one),), False) for one in (US, GERMAN, US, NOBODY_KNOWS, US)]
+    found = []
+    for together in (True, False):
+        rig = Rig()
+        rig.engine.rule = lambda request: permit(*([REDACT] if request.resource.subjects.us else []))
+        await answered_before(rig, questions)
+        several = [asked(rig, type_, action, ids) for type_, action, ids, _ in questions]
+        if together:
+            await rig.point.ask_together(several, Party())
+        else:
+            for one in several:
+                one.told = await one.inquiry.ask(one.described, one.ids)
+        assert all(isinstance(one.told, Permit) for one in several)
+        for one in several:
+            await AFTER[after](one.inquiry)
+            await one.inquiry.gone(Final(code=Code.UNAVAILABLE))  # it has its outcome, or another sees to it
+        assert Counter(one.call_id for one in rig.records.outcomes) == Counter(one.inquiry.call_id for one in several)
+        found.append((recorded(rig), rig.stats.calls, rig.stats.decisions, sorted(rig.records.levels)))
+    assert found[0] == found[1]
+
+
+@pytest.mark.parametrize(("code", "alike"), [("permitted", 2), ("exception", 0)])
+async def test_a_question_on_whose_answer_more_hangs_is_put_by_itself(code, alike):
+    rig = Rig()
+    rig.engine.rule = lambda _request: permit() | {"reasons": [{"code": code, "message": "as said", "rule": "a"}]}
+    await answered_before(rig, [("profile", "read", (str(US),), False)])
+    several = [asked(rig) for _ in range(3)]
+    await rig.point.ask_together(several, Party())
+    assert [isinstance(one.told, Permit) for one in several] == [True] * 3
+    assert sum(one.inquiry._like is not None for one in several) == alike
 
 
 async def test_they_are_identified_once_asked_once_and_recorded_in_one_piece(monkeypatch):
@@ -161,7 +231,7 @@ async def test_whoever_is_not_known_is_refused_and_recorded_each_time():
 
 async def test_a_record_that_fails_permits_nobody_and_leaves_an_outcome_for_each():
     rig = Rig()
-    rig.records.fail = lambda entry: getattr(entry, "call_id", "") == "call-2" and hasattr(entry, "input")
+    rig.records.fail = lambda entry: getattr(entry, "call_id", "") == "call-2" and hasattr(entry, "form")
     several = [asked(rig) for _ in range(3)]
     await rig.point.ask_together(several, Party())
     assert [one.told.code for one in several] == [Code.UNAVAILABLE] * 3
@@ -259,7 +329,7 @@ async def test_whoever_is_withdrawn_has_an_outcome_although_the_withdrawing_is_c
         await disk.wait()
 
     rig.records.outcome = slow
-    withdrawing = asyncio.create_task(withdraw(several, Final(code=Code.CANCELLED)))
+    withdrawing = asyncio.create_task(withdraw([one.inquiry for one in several], Final(code=Code.CANCELLED)))
     for _ in range(3):
         await asyncio.sleep(0)
     withdrawing.cancel()

@@ -1,6 +1,7 @@
 """Permits that wait to be reported: whose they are, for how long, and that each ends in one outcome."""
 
 import asyncio
+import gc
 from types import SimpleNamespace
 
 import pytest
@@ -8,7 +9,9 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 
 from sidecar.doors.waiting import Waiting
+from sidecar.enforcement.unreported import Unreported
 from sidecar.errors import Code, RecordError
+from sidecar.vocabulary import ReasonCode
 
 pytestmark = pytest.mark.unit
 
@@ -22,6 +25,9 @@ class Inquiry:
     def __init__(self, call_id, ended):
         self.call_id, self._ended = call_id, ended
 
+    def handed_out(self):
+        return self
+
     async def unobserved(self):
         await asyncio.sleep(0)
         self._ended.append(self.call_id)
@@ -32,6 +38,54 @@ class AtOnce(Inquiry):
 
     async def unobserved(self):
         self._ended.append(self.call_id)
+
+
+class Span:
+    started = 0.0
+
+    def __init__(self, call_id, ended):
+        self._call_id, self._ended = call_id, ended
+
+    def resume(self):
+        assert self._call_id not in self._ended
+
+    def stage(self, name):
+        assert name == "answer"
+
+    def end(self, status, effect, reason):
+        self._ended.append(self._call_id)
+
+
+class Recorder:
+    """Notes how many outcomes came in each piece, and at which level."""
+
+    def __init__(self):
+        self.pieces, self.fails = [], False
+
+    async def outcomes(self, bodies, level):
+        assert {one.seen for one in bodies} == {"unobserved"}
+        self.pieces.append((len(bodies), level))
+        if level != "written":
+            await asyncio.sleep(0)
+        if self.fails:
+            raise RecordError("the access cannot be recorded now", reason=ReasonCode.RECORD_UNAVAILABLE)
+
+
+class NothingLeft(Inquiry):
+    """Of whose call nothing is left but to report it."""
+
+    recorder, level = Recorder(), "written"
+
+    def handed_out(self):
+        parts = SimpleNamespace(recorder=self.recorder, report=lambda _error: None)
+        return Unreported(self.call_id, parts, Span(self.call_id, self._ended), self.level)
+
+
+class Committed(NothingLeft):
+    level = "committed"
+
+
+KINDS = [Inquiry, AtOnce, NothingLeft, Committed]
 
 
 def kept(most=10, kind=Inquiry, **more):
@@ -62,7 +116,7 @@ def test_a_permit_that_has_lapsed_is_nobodys_even_before_its_outcome_is_written(
     assert waiting.take("b", "web") is None
 
 
-@pytest.mark.parametrize("kind", [Inquiry, AtOnce])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_what_has_lapsed_is_unobserved_and_the_rest_goes_on_waiting(kind):
     waiting, clock, ended, made = kept(most=1000, kind=kind)
     running = asyncio.create_task(waiting.run())
@@ -80,8 +134,9 @@ async def test_what_has_lapsed_is_unobserved_and_the_rest_goes_on_waiting(kind):
         await running
 
 
-async def test_others_are_served_while_many_lapse():
-    waiting, _, ended, made = kept(most=1000, kind=AtOnce)
+@pytest.mark.parametrize("kind", KINDS)
+async def test_others_are_served_while_many_lapse(kind):
+    waiting, _, ended, made = kept(most=1000, kind=kind)
     for number in range(500):
         waiting.put(made(str(number)), "web")
     closing, turns = asyncio.ensure_future(waiting.close()), []
@@ -92,7 +147,7 @@ async def test_others_are_served_while_many_lapse():
     assert max(after - before for before, after in zip([0, *turns], turns, strict=False)) <= 64
 
 
-@pytest.mark.parametrize("kind", [Inquiry, AtOnce])
+@pytest.mark.parametrize("kind", KINDS)
 async def test_close_ends_everything_and_takes_nothing_more(kind):
     waiting, _, ended, made = kept(most=1000, kind=kind)
     for number in range(150):
@@ -119,6 +174,39 @@ async def test_one_outcome_that_fails_loses_no_other(kind):
         await waiting.close()
     await waiting.close()
     assert ended == ["a", "c"]
+
+
+async def test_the_outcomes_of_those_with_nothing_left_are_written_in_pieces_of_one_level():
+    recorder, ended = Recorder(), []
+    waiting, _, _, _ = kept(most=1000)
+    for number in range(130):
+        one = (NothingLeft if number % 3 else Committed)(str(number), ended)
+        one.recorder = recorder
+        waiting.put(one, "web")
+    await waiting.close()
+    assert sum(size for size, _ in recorder.pieces) == 130
+    assert len(recorder.pieces) == 2 * 3
+    assert {level for _, level in recorder.pieces} == {"written", "committed"}
+
+
+async def test_a_piece_that_cannot_be_written_is_owed_and_ends_every_call_of_it():
+    recorder, ended, reported = Recorder(), [], []
+    recorder.fails = True
+    waiting, _, _, _ = kept()
+    for name in "abc":
+        parts = SimpleNamespace(recorder=recorder, report=reported.append)
+        one = NothingLeft(name, ended)
+        one.handed_out = lambda name=name, parts=parts: Unreported(name, parts, Span(name, ended), "written")
+        waiting.put(one, "web")
+    await waiting.close()
+    assert (ended, len(waiting), len(reported)) == (["a", "b", "c"], 0, 3)
+
+
+def test_what_waits_for_a_report_alone_is_nothing_for_the_collector_of_cycles():
+    waiting, _, _, made = kept(kind=NothingLeft)
+    waiting.put(made("a"), "web")
+    (held,) = waiting._held.values()
+    assert (gc.is_tracked(held), gc.is_tracked(held.waiter)) == (False, False)
 
 
 def test_beyond_the_bounds_nothing_is_kept():

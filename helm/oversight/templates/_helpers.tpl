@@ -81,6 +81,12 @@ app.kubernetes.io/instance: {{ .Release.Name }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not (include "customhouse-oversight.metricsPort" .)) }}
 {{- fail "metrics.serviceMonitor needs config.metrics.listen on an address outside the pod, such as 0.0.0.0:9464" }}
 {{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.service.enabled) }}
+{{- fail "metrics.serviceMonitor finds the store by the chart's Service: service.enabled: true" }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.scrapers) }}
+{{- fail "metrics.serviceMonitor needs networkPolicy.scrapers: whom the network policy lets scrape" }}
+{{- end }}
 {{- if and .Values.backup.enabled (has "ReadWriteOncePod" .Values.persistence.accessModes) }}
 {{- fail "persistence.accessModes: ReadWriteOncePod lets no backup run beside the store: ReadWriteOnce, or backup.enabled: false" }}
 {{- end }}

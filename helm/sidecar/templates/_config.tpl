@@ -98,6 +98,11 @@ allow if {
 {{- if and (eq .Values.mode "sidecar") (hasPrefix "customhouse" (include "customhouse-sidecar.fullname" .)) }}
 {{- fail (printf "a Service named %q would give pods variables CUSTOMHOUSE_…, which the sidecar reads as settings: choose another release name or fullnameOverride" (include "customhouse-sidecar.fullname" .)) }}
 {{- end }}
+{{- $drain := default "10s" $config.drain }}
+{{- $seconds := mulf (regexFind "^[0-9.]+" $drain | float64) (get (dict "ms" 0.001 "s" 1 "m" 60 "h" 3600 "d" 86400) (regexFind "[a-z]+$" $drain)) }}
+{{- if and (eq .Values.mode "gateway") (gt (addf $seconds 15) (float64 .Values.terminationGracePeriodSeconds)) }}
+{{- fail (printf "terminationGracePeriodSeconds is %v: calls under way have config.drain (%s), and records 3 s more; give it 15 s more than that" .Values.terminationGracePeriodSeconds $drain) }}
+{{- end }}
 {{- if and .Values.autoscaling.enabled (ne .Values.mode "gateway") }}
 {{- fail "autoscaling is for mode gateway; your own workload has its own" }}
 {{- end }}
@@ -118,6 +123,12 @@ allow if {
 {{- end }}
 {{- if and .Values.metrics.serviceMonitor.enabled (not (include "customhouse-sidecar.metricsPort" .)) }}
 {{- fail "metrics.serviceMonitor needs metrics.listen in the settings on an address outside the pod, such as 0.0.0.0:9464" }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled (not .Values.service.enabled) }}
+{{- fail "metrics.serviceMonitor finds pods by the chart's Service: service.enabled: true" }}
+{{- end }}
+{{- if and .Values.metrics.serviceMonitor.enabled .Values.networkPolicy.enabled (not .Values.networkPolicy.scrapers) }}
+{{- fail "metrics.serviceMonitor needs networkPolicy.scrapers: whom the network policy lets scrape" }}
 {{- end }}
 {{- $names := dict }}
 {{- range .Values.mounts }}

@@ -67,8 +67,8 @@
     - {protocol: UDP, port: 53}
     - {protocol: TCP, port: 53}
 {{- end }}
+{{- end }}
 {{- with .Values.networkPolicy.extraEgress }}
 {{ toYaml . }}
-{{- end }}
 {{- end }}
 {{- end }}

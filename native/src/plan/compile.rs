@@ -6,7 +6,7 @@ use regorus::unstable::{AssignOp, Expr, ExprRef, Literal, LiteralStmt, Query, Re
 use regorus::Value;
 
 use super::input::Parts;
-use super::known::{known, object, part, Items};
+use super::known::{compared, known, member, object, part, Items};
 use super::{
     Body, BuiltIn, Calculated, Call, Combined, Definition, Each, Function, Gathered, Kind, Parameter, Plan, Rule, Step,
     Term,
@@ -17,7 +17,14 @@ use crate::refuse::is_wildcard;
 
 /// The plan of what `entrypoint` (its path below `data`) reads; `None` when something in it has no place in a plan.
 pub fn compile(model: &Model, callables: &Callables, entrypoint: &Path) -> Option<Plan> {
-    let mut rules = Rules { model, callables, input: Parts::default(), numbers: BTreeMap::new(), waiting: vec![] };
+    let mut rules = Rules {
+        model,
+        callables,
+        input: Parts::default(),
+        numbers: BTreeMap::new(),
+        texts: BTreeSet::new(),
+        waiting: vec![],
+    };
     let entrypoint = rules.number(entrypoint)?;
     let mut done = BTreeMap::new();
     while let Some((number, path)) = rules.waiting.pop() {
@@ -32,6 +39,8 @@ struct Rules<'m> {
     callables: &'m Callables,
     input: Parts,
     numbers: BTreeMap<Path, usize>,
+    /// Each text that is written down, once: what is made with it is found again by its place in memory.
+    texts: BTreeSet<Value>,
     /// Numbered, and not yet compiled.
     waiting: Vec<(usize, Path)>,
 }
@@ -48,6 +57,14 @@ impl Rules<'_> {
         self.numbers.insert(path.clone(), number);
         self.waiting.push((number, path.clone()));
         Some(number)
+    }
+
+    fn text(&mut self, value: Value) -> Value {
+        if let Some(known) = self.texts.get(&value) {
+            return known.clone();
+        }
+        self.texts.insert(value.clone());
+        value
     }
 
     fn rule(&mut self, path: &Path) -> Option<Rule> {
@@ -230,11 +247,10 @@ impl<'r, 'm> Writer<'r, 'm> {
 
     fn term(&mut self, expr: &ExprRef) -> Option<Term> {
         Some(match expr.as_ref() {
-            Expr::String { value, .. }
-            | Expr::RawString { value, .. }
-            | Expr::Number { value, .. }
-            | Expr::Bool { value, .. }
-            | Expr::Null { value, .. } => Term::Known(value.clone()),
+            Expr::String { value, .. } | Expr::RawString { value, .. } => Term::Known(self.rules.text(value.clone())),
+            Expr::Number { value, .. } | Expr::Bool { value, .. } | Expr::Null { value, .. } => {
+                Term::Known(value.clone())
+            }
             Expr::UnaryExpr { expr, .. } => match expr.as_ref() {
                 Expr::Number { value: Value::Number(number), .. } => {
                     Term::Known(Value::from(number.as_i64()?.checked_neg()?))
@@ -273,12 +289,8 @@ impl<'r, 'm> Writer<'r, 'm> {
                 let written = (lhs.clone(), rhs.clone());
                 Term::Calculated(Box::new(Calculated { op: op.clone(), sides, span: span.clone(), written }))
             }
-            Expr::BoolExpr { op, lhs, rhs, .. } => {
-                Term::Compared(op.clone(), Box::new((self.term(lhs)?, self.term(rhs)?)))
-            }
-            Expr::Membership { key: None, value, collection, .. } => {
-                Term::Member(Box::new((self.term(value)?, self.term(collection)?)))
-            }
+            Expr::BoolExpr { op, lhs, rhs, .. } => compared(op.clone(), self.term(lhs)?, self.term(rhs)?),
+            Expr::Membership { key: None, value, collection, .. } => member(self.term(value)?, self.term(collection)?),
             Expr::Membership { .. } | Expr::AssignExpr { .. } => return None,
         })
     }
@@ -359,7 +371,7 @@ impl<'r, 'm> Writer<'r, 'm> {
                     whole = Term::Local(element);
                 }
                 model::Step::Index(index) => keys.push(self.term(index)?),
-                model::Step::Field(field) => keys.push(Term::Known(Value::from(*field))),
+                model::Step::Field(field) => keys.push(Term::Known(self.rules.text(Value::from(*field)))),
             }
         }
         Some(part(whole, keys))

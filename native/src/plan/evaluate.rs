@@ -12,12 +12,23 @@ use super::{Body, Definition, Each, Kind, Parameter, Plan, Step, Term};
 
 /// Steps between two looks at the clock.
 const BETWEEN_LOOKS: u32 = 32;
+/// Names that are bound at one time, ordinarily; for more, room is made.
+const LOCALS: usize = 128;
 
 /// The value of the plan's entrypoint for the parts of an input document (`plan.input`), or `Undefined`. Fails as the interpreter does, and with `LimitError`
 /// once `until` is past.
 pub fn evaluate<'p>(plan: &'p Plan, input: &'p [Value], start: Instant, limit: Duration) -> Result<Value> {
     let rules = plan.rules.iter().map(|_| None).collect();
-    let mut evaluation = Evaluation { plan, input, rules, locals: vec![], base: 0, start, limit, ticks: BETWEEN_LOOKS };
+    let mut evaluation = Evaluation {
+        plan,
+        input,
+        rules,
+        locals: Vec::with_capacity(LOCALS),
+        base: 0,
+        start,
+        limit,
+        ticks: BETWEEN_LOOKS,
+    };
     evaluation.rule(plan.entrypoint)?;
     Ok(evaluation.rules[plan.entrypoint].take().unwrap_or(Value::Undefined))
 }
@@ -75,42 +86,37 @@ impl<'p> Evaluation<'p> {
         let mut value = match rule.kind {
             Kind::Set => self.set_rule(&rule.definitions)?,
             Kind::Object => self.object_rule(&rule.definitions, &rule.span)?,
-            Kind::Complete | Kind::Function => self.complete(&rule.definitions, &[], &rule.span)?,
+            Kind::Complete | Kind::Function => self.complete(&rule.definitions, self.locals.len(), &rule.span)?,
         };
-        if value == Value::Undefined {
+        if undefined(&value) {
             value = rule.default.clone().unwrap_or(Value::Undefined);
         }
         self.rules[number] = Some(value);
         Ok(())
     }
 
-    /// Give a definition room for its names, and take it back.
+    /// Give a definition room for its names, and take it back. Its arguments are the locals from `start` on, and stay.
     fn within<T>(
         &mut self,
         definition: &'p Definition,
-        arguments: &[Value],
+        start: usize,
         work: impl FnOnce(&mut Self) -> Result<T>,
     ) -> Result<T> {
         let outer = self.base;
-        let start = self.locals.len();
-        self.locals.extend_from_slice(arguments);
+        let arguments = self.locals.len();
         self.locals.resize(start + definition.locals, Value::Undefined);
         self.base = start;
         let found = work(self);
-        self.locals.truncate(start);
+        self.locals.truncate(arguments);
         self.base = outer;
         found
     }
 
-    /// The one value of all definitions that fit the arguments.
-    pub(super) fn complete(
-        &mut self,
-        definitions: &'p [Definition],
-        arguments: &[Value],
-        place: &Span,
-    ) -> Result<Value> {
+    /// The one value of all definitions that fit the arguments, which are the locals from `start` on.
+    pub(super) fn complete(&mut self, definitions: &'p [Definition], start: usize, place: &Span) -> Result<Value> {
         let mut found = Value::Undefined;
         for definition in definitions {
+            let arguments = &self.locals[start..];
             let fits = definition.parameters.iter().zip(arguments).all(|(parameter, value)| match parameter {
                 Parameter::Equal(wanted) => wanted == value,
                 Parameter::Any | Parameter::Bound => true,
@@ -118,7 +124,7 @@ impl<'p> Evaluation<'p> {
             if !fits {
                 continue;
             }
-            let value = self.within(definition, arguments, |this| this.first(definition, place))?;
+            let value = self.within(definition, start, |this| this.first(definition, place))?;
             one_value(&mut found, value, place)?;
         }
         Ok(found)
@@ -137,7 +143,7 @@ impl<'p> Evaluation<'p> {
                 // What never varies need not be found twice.
                 Ok(if matches!(body.value, None | Some(Term::Known(_))) { Go::Enough } else { Go::On })
             })?;
-            if found != Value::Undefined {
+            if !undefined(&found) {
                 return Ok(found);
             }
         }
@@ -149,7 +155,7 @@ impl<'p> Evaluation<'p> {
         self.all(definitions, &mut |this, body| {
             if let Some(key) = &body.key {
                 let key = this.term(key)?;
-                if key != Value::Undefined {
+                if !undefined(&key) {
                     found.insert(key);
                 }
             }
@@ -176,7 +182,7 @@ impl<'p> Evaluation<'p> {
         then: &mut dyn FnMut(&mut Self, &'p Body) -> Result<Go>,
     ) -> Result<()> {
         for definition in definitions {
-            self.within(definition, &[], |this| {
+            self.within(definition, self.locals.len(), |this| {
                 for body in &definition.bodies {
                     this.steps(&body.steps, &mut |this| then(this, body))?;
                 }
@@ -195,7 +201,7 @@ impl<'p> Evaluation<'p> {
                 Step::Fails(term) => !self.holds(term)?,
                 Step::Bind(place, term) => {
                     let value = self.term(term)?;
-                    let defined = value != Value::Undefined;
+                    let defined = !undefined(&value);
                     let at = self.base + place;
                     self.locals[at] = value;
                     defined
@@ -288,11 +294,16 @@ impl<'p> Evaluation<'p> {
     }
 }
 
+/// Asked at every step: the comparison of values would first find out what there is to compare.
+pub(super) const fn undefined(value: &Value) -> bool {
+    matches!(value, Value::Undefined)
+}
+
 /// A rule has one value, however often it is found.
 fn one_value(found: &mut Value, value: Value, place: &Span) -> Result<()> {
-    if *found == Value::Undefined {
+    if undefined(found) {
         *found = value;
-    } else if value != Value::Undefined && *found != value {
+    } else if !undefined(&value) && *found != value {
         bail!(place.error("a rule or function has two values: its definitions conflict"));
     }
     Ok(())
@@ -300,7 +311,7 @@ fn one_value(found: &mut Value, value: Value, place: &Span) -> Result<()> {
 
 /// A key has one value, however often it is found. Half an entry is none.
 pub(super) fn entry(found: &mut BTreeMap<Value, Value>, key: Value, value: Value, place: &Span) -> Result<()> {
-    if key == Value::Undefined || value == Value::Undefined {
+    if undefined(&key) || undefined(&value) {
         return Ok(());
     }
     match found.insert(key, value.clone()) {

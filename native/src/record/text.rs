@@ -1,5 +1,8 @@
 //! JSON strings and numbers, byte for byte as msgspec writes them, and times.
 
+use std::fmt::Display;
+use std::io::Write;
+
 use pyo3::exceptions::PyValueError;
 use pyo3::prelude::*;
 
@@ -36,8 +39,9 @@ fn escape(out: &mut Vec<u8>, byte: u8) {
 }
 
 /// Decimal digits.
-pub fn number(out: &mut Vec<u8>, value: impl ToString) {
-    out.extend_from_slice(value.to_string().as_bytes());
+pub fn number(out: &mut Vec<u8>, value: impl Display) {
+    // Writing to a vector does not fail.
+    let _ = write!(out, "{value}");
 }
 
 /// RFC 3339 in UTC with microseconds. seconds: since 1970, as `datetime.fromtimestamp` rounds them; before year 10000.
@@ -58,7 +62,24 @@ pub fn stamp(seconds: f64) -> PyResult<String> {
     let (days, second) = (whole.div_euclid(DAY), whole.rem_euclid(DAY));
     let (year, month, day) = date(days);
     let (hour, minute, second) = (second / 3600, second / 60 % 60, second % 60);
-    Ok(format!("{year:04}-{month:02}-{day:02}T{hour:02}:{minute:02}:{second:02}.{micros:06}Z"))
+    let mut text = *b"0000-00-00T00:00:00.000000Z";
+    let (year, month, day) = (year.unsigned_abs(), month.unsigned_abs(), day.unsigned_abs());
+    let fields = [
+        (0..4, year),
+        (5..7, month),
+        (8..10, day),
+        (11..13, hour.unsigned_abs()),
+        (14..16, minute.unsigned_abs()),
+        (17..19, second.unsigned_abs()),
+        (20..26, u64::from(micros)),
+    ];
+    for (place, mut value) in fields {
+        for digit in text.get_mut(place).unwrap_or_default().iter_mut().rev() {
+            *digit = b'0' | (value % 10) as u8;
+            value /= 10;
+        }
+    }
+    Ok(text.into_iter().map(char::from).collect())
 }
 
 const DAY: i64 = 86400;
