@@ -49,8 +49,12 @@ def _alone(
     tokens = [world.staff_idp.token(name, CONSOLE, now) for name in few()]
     ids = [[*range(deployment.user % 2 or 2, most + 1, 2)] for most in (FEW, scale.ids)]
     ids[1] = dice.sample(ids[1], min(_SPREAD, len(ids[1])))
-    settings = [deployment.settings(f"{name}-alone", **levels("written"), **one) for name, one in changes.items()]
-    found = point("people", settings, tokens, ids, max(2000, scale.pipeline_calls), scale.rounds)
+    settings = [
+        deployment.settings(f"{name}-alone-{kind}", **levels("written"), **one, **cache)
+        for kind, cache in (("hit", {}), ("miss", {"decision__cache__entries": 0}))
+        for name, one in changes.items()
+    ]
+    found = point("people", settings, tokens, ids * 2, max(2000, scale.pipeline_calls), scale.rounds)
     rows = []
     for kind in ("miss", "hit"):
         samples = tuple(many / one for one, many in zip(found[f"few {kind}"], found[f"many {kind}"], strict=True))

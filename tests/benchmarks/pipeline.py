@@ -47,9 +47,10 @@ def point(
 
 def measure(deployment: Deployment, scale: Scale) -> list[Row]:
     """Microseconds per call, and of each stage."""
-    settings = deployment.settings("pipeline", **levels("written"))
+    keeps = deployment.settings("pipeline", **levels("written"))
+    asks = deployment.settings("pipeline-anew", **levels("written"), decision__cache__entries=0)
     amy = deployment.world.tokens["amy"]
-    found = point("stages", [settings], [amy], [[deployment.user]], scale.pipeline_calls, scale.rounds * 2)
+    found = point("stages", [keeps, asks], [amy], [[deployment.user]] * 2, scale.pipeline_calls, scale.rounds * 2)
     rows = [
         Row(
             group=GROUP, what=f"one call, cache {kind}", figure=middle(found[kind]), unit="µs", target=f"≤ {most:g} µs",

@@ -49,7 +49,10 @@ _SLICE = 250
 
 
 class Task(msgspec.Struct, frozen=True, forbid_unknown_fields=True):
-    """What to measure. Each settings file has its own ids of data subjects; callers are those of `tokens`."""
+    """What to measure. Each settings file has its own ids of data subjects; callers are those of `tokens`.
+
+    `settings`: for stages one that keeps decisions and one that keeps none; for people two of either, few before many.
+    """
 
     kind: Literal["stages", "people", "memory"]
     settings: list[str]
@@ -138,16 +141,13 @@ def calls(task: Task, which: int, count: int, seed: int) -> list[tuple[Call, byt
     return found
 
 
-async def timed(bench: Bench, made: list[tuple[Call, bytes]], *, miss: bool) -> float:
+async def timed(bench: Bench, made: list[tuple[Call, bytes]]) -> float:
     """Microseconds per call. Anything but OK ends the run."""
-    unary, drop = bench.point.unary, bench.cache.drop
-    taken = 0.0
+    unary, taken = bench.point.unary, 0.0
     for at in range(0, len(made), _SLICE):
         part = made[at : at + _SLICE]
         began = time.perf_counter()
         for call, body in part:
-            if miss:
-                drop()
             reply = await unary(call, body)
             if reply.message is None:
                 raise SystemExit(f"the pipeline answered {reply.final}")
@@ -166,7 +166,7 @@ async def entered(bench: Bench, made: list[tuple[Call, bytes]]) -> float:
 
     sys.setprofile(note)
     try:
-        await timed(bench, made, miss=False)
+        await timed(bench, made)
     finally:
         sys.setprofile(None)
     return count / len(made)
@@ -174,48 +174,53 @@ async def entered(bench: Bench, made: list[tuple[Call, bytes]]) -> float:
 
 async def stages(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[str, object]:
     """Hit and miss in turns, and the stages of each."""
-    bench = await compose(Path(task.settings[0]), task.ids[0], stack, log)
+    benches = await _composed(task, stack, log)
     made = calls(task, 0, task.calls, 0)
-    await timed(bench, made[:500], miss=False)
+    for bench in benches:
+        await timed(bench, made[:500])
     taken: dict[str, list[float]] = {"hit": [], "miss": []}
     totals: dict[str, dict[str, float]] = {"hit": {}, "miss": {}}
     for _ in range(task.rounds):
-        for kind, total in totals.items():
+        for (kind, total), bench in zip(totals.items(), benches, strict=True):
             before = {name: stage.total for name, stage in bench.stats.stages.items()}
-            taken[kind].append(await timed(bench, made, miss=kind == "miss"))
+            taken[kind].append(await timed(bench, made))
             for name, stage in bench.stats.stages.items():
                 total[name] = (
                     total.get(name, 0.0) + (stage.total - before.get(name, 0.0)) / (task.rounds * len(made)) * 1e6
                 )
-    return {**taken, "stages": totals, "entered": await entered(bench, made[:_SLICE])}
+    return {**taken, "stages": totals, "entered": await entered(benches[0], made[:_SLICE])}
 
 
 async def people(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[str, object]:
     """Few and many in turns, slice by slice."""
-    benches = [await compose(Path(one), ids, stack, log) for one, ids in zip(task.settings, task.ids, strict=True)]
+    benches = await _composed(task, stack, log)
     found: dict[str, list[float]] = {"few hit": [], "many hit": [], "few miss": [], "many miss": []}
     for number in range(task.rounds):
-        made = [calls(task, which, task.calls, number) for which in range(2)]
-        for which in range(2):
-            await timed(benches[which], made[which], miss=False)  # tokens verified, decisions cached
-        for kind in ("hit", "miss"):
+        made = [calls(task, which, task.calls, number) for which in range(len(benches))]
+        for bench, some in zip(benches, made, strict=True):
+            await timed(bench, some)  # tokens verified, decisions cached
+        turns = [*zip(found.values(), benches, made, strict=True)]
+        for pair in (turns[:2], turns[2:]):
             for at in range(0, task.calls, _SLICE):
-                for name, which in (("few", 0), ("many", 1)):
-                    part = made[which][at : at + _SLICE]
-                    found[f"{name} {kind}"].append(await timed(benches[which], part, miss=kind == "miss"))
+                for taken, bench, some in pair:
+                    taken.append(await timed(bench, some[at : at + _SLICE]))
     return found
+
+
+async def _composed(task: Task, stack: AsyncExitStack, log: OperatorLog) -> list[Bench]:
+    return [await compose(Path(one), ids, stack, log) for one, ids in zip(task.settings, task.ids, strict=True)]
 
 
 async def memory(task: Task, stack: AsyncExitStack, log: OperatorLog) -> dict[str, object]:
     """What a full decision cache takes: calls that differ in their ticket, so that each asks another question."""
     bench = await compose(Path(task.settings[0]), task.ids[0], stack, log)
     ((plain, body),) = calls(task, 0, 1, 0)
-    await timed(bench, [(plain, body)] * 500, miss=False)
+    await timed(bench, [(plain, body)] * 500)
     before = rss(os.getpid())
     for number in range(task.calls):
         metadata = tuple((TICKET, f"SUP-{number}") if key == TICKET else (key, value)
                          for key, value in plain.metadata)  # fmt: skip
-        await timed(bench, [(replace(plain, metadata=metadata), body)], miss=False)
+        await timed(bench, [(replace(plain, metadata=metadata), body)])
     return {"before": before, "after": rss(os.getpid()), "entries": len(bench.cache)}
 
 
