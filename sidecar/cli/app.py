@@ -1,5 +1,6 @@
 """The tree of commands."""
 
+from importlib.metadata import version
 from pathlib import Path
 from typing import Annotated, Literal
 
@@ -34,6 +35,26 @@ app.add_typer(policy, name="policy")
 app.add_typer(ledger, name="ledger")
 app.add_typer(oversight, name="oversight")
 oversight.command("due")(due)
+
+
+def _version(*, asked: bool) -> None:
+    if asked:
+        out().print(plain(f"customhouse {version('customhouse')}"))
+        raise typer.Exit
+
+
+@app.callback()
+def options(
+    *,
+    asked: Annotated[
+        bool,
+        typer.Option(
+            "--version", callback=lambda asked: _version(asked=asked), is_eager=True, help="Say which release this is."
+        ),
+    ] = False,
+) -> None:
+    """Customhouse: a policy-enforcement sidecar for personal data, and its independent oversight store."""
+    del asked
 
 
 def run() -> None:

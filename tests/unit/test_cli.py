@@ -8,6 +8,7 @@ import subprocess
 import sys
 import threading
 from collections.abc import Callable, Iterator
+from importlib.metadata import version
 from pathlib import Path
 from typing import Any
 
@@ -85,6 +86,10 @@ class TestHelp:
         ran = subprocess.run([sys.executable, "-m", "sidecar", "--help"], capture_output=True, text=True, check=False)
         assert ran.returncode == 0
         assert "oversight" in ran.stdout
+
+    def test_which_release_this_is(self, shell: Shell) -> None:
+        ran = shell("--version")
+        assert (ran.code, ran.out) == (0, f"customhouse {version('customhouse')}\n")
 
 
 class TestSettings:
