@@ -10,6 +10,7 @@ misses none.
 """
 
 import asyncio
+import contextlib
 import socket
 from collections.abc import Callable
 
@@ -36,8 +37,9 @@ class Together:
         except BlockingIOError:
             return
         if there > 1:
-            self._take(self._bytes, there - 1)
-        self._handle()
+            with contextlib.suppress(BlockingIOError):  # another loop of the process took them meanwhile
+                self._take(self._bytes, there - 1)
+        self._handle()  # finds work or none, also where its own byte has been taken by another loop
 
 
 def take_together(loop: asyncio.AbstractEventLoop) -> bool:

@@ -191,7 +191,7 @@ class Identifier:
             return None if key is None else self._known.get(key)
         caller, revoked = self._workloads.of(identities), self._tokens.revoked()
         found = None if caller is None else self._by_themselves.get(caller.workload.id or "")
-        if caller is None or found is None:
+        if caller is None or not caller.acts_alone or found is None:
             return None
         try:
             self._tokens.check_workload(caller.marks, now)

@@ -24,6 +24,7 @@ from base64 import urlsafe_b64decode
 from collections.abc import Mapping, Sequence
 from types import MappingProxyType
 from typing import NoReturn
+from weakref import ReferenceType, ref
 
 import msgspec
 from jwt import PyJWTError
@@ -57,7 +58,8 @@ class Grounds(msgspec.Struct, frozen=True):
     """
 
     revocations: Revocations
-    revoked: frozenset[Mark]
+    revoked: ReferenceType[frozenset[Mark]]
+    """Weak: thousands may be kept, and none of them may keep a list that another has replaced (they are long)."""
     ring: KeyRing | None
     keys: Mapping[str, BoundKey] | None
 
@@ -65,7 +67,7 @@ class Grounds(msgspec.Struct, frozen=True):
         """Whether verifying again at `now` (unix seconds) would rest on the very same, still young enough."""
         revocations, ring = self.revocations, self.ring
         return (
-            revocations.marks is self.revoked
+            revocations.marks is self.revoked()
             and now <= revocations.good_until
             and (ring is None or (ring.keys is self.keys and now <= ring.good_until))
         )
@@ -123,9 +125,9 @@ class TokenVerifier:
     def grounds(self, claims: Claims | None, revoked: frozenset[Mark]) -> Grounds:
         """What `verify` found these claims on; None: what lets a workload pass. `revoked`: the list as it was before."""
         if claims is None:
-            return Grounds(self._revocations, revoked, None, None)
+            return Grounds(self._revocations, ref(revoked), None, None)
         ring = self._rings[claims.issuer.issuer]
-        return Grounds(self._revocations, revoked, ring, ring.keys)
+        return Grounds(self._revocations, ref(revoked), ring, ring.keys)
 
     def check_workload(self, marks: frozenset[Mark], now: float) -> None:
         """IdentifyError when the calling workload is revoked, or the list cannot tell."""

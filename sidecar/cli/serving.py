@@ -8,7 +8,6 @@ import gc
 import os
 import pickle
 import sys
-from pathlib import Path
 from typing import TYPE_CHECKING, NoReturn
 
 from sidecar.cli.console import USAGE, explained
@@ -17,12 +16,11 @@ if TYPE_CHECKING:
     from sidecar.settings.sidecar import SidecarSettings
 
 _MODULE = "sidecar.cli.serving"
-_PATH = ("-P",) if "site-packages" in Path(__file__).parts else ()
-"""An installed sidecar imports nothing from the folder it is started in; one that is run from its source has to."""
 
 
 def become(settings: "SidecarSettings") -> NoReturn:
     """Serve by these settings until SIGTERM or SIGINT, as this process and with its environment. OSError."""
+    from sidecar.main.interpreter import command
     from sidecar.settings.loader import settled
 
     # In memory: it needs no disk, and nobody else can write to it.
@@ -32,7 +30,7 @@ def become(settings: "SidecarSettings") -> NoReturn:
     os.lseek(file, 0, os.SEEK_SET)
     os.set_inheritable(file, True)
     sys.stdout.flush()
-    os.execv(sys.executable, [sys.executable, *_PATH, "-m", _MODULE, str(file), *sys.argv[1:]])  # noqa: S606 - itself
+    os.execv(sys.executable, [*command(_MODULE), str(file), *sys.argv[1:]])  # noqa: S606 - itself
 
 
 def main() -> None:

@@ -25,6 +25,7 @@ from sidecar.doors.check_stream import relayed
 from sidecar.doors.waiting import Waiting
 from sidecar.enforcement.call import OK, AnswerSink, Call, Final, Reply, Requests, Upstream
 from sidecar.enforcement.pipeline import EnforcementPoint, given_up
+from sidecar.enforcement.together import through
 from sidecar.enforcement.transport import OperatorLog
 from sidecar.errors import Code, InterceptError, StageError
 from sidecar.vocabulary import ReasonCode
@@ -166,7 +167,7 @@ class DecisionApi:
 
     async def _withdraw(self, answered: Sequence[Answered], final: Final, owner: str) -> None:
         """The caller was not told of these permits."""
-        await asyncio.gather(*(self._inquiries.withdraw(one, final, owner) for one in answered))
+        await through([self._inquiries.withdraw(one, final, owner) for one in answered])
 
 
 async def _distinct(asked: AsyncIterator[pb.CheckStreamRequest]) -> AsyncIterator[pb.CheckStreamRequest]:

@@ -74,10 +74,12 @@ class HostedDoor:
         try:
             begun = self._begun(one, scope, receive, answer)
             events = await self._conducted(one, begun, answer) if isinstance(begun, Call) else begun
-            one.close()
             await answer.out(events)
         except CallerGone:
             pass
+        except asyncio.CancelledError:
+            if one.why is None:
+                raise  # otherwise it was given up while its caller took nothing of the answer: nothing more can be said
         finally:
             one.close()
             self._open.discard(one)

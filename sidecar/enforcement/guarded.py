@@ -294,6 +294,7 @@ class Guarded:
         return now
 
     def _identify_again(self) -> None:
+        self.case.sole = None  # what was asked rests on what has lapsed
         self.case.identify()
         self.case.claim()
         if self._parts.clock() >= self.case.expires_at:

@@ -9,6 +9,7 @@ import time
 from collections import deque
 from collections.abc import Callable, Sequence
 from datetime import UTC, datetime
+from itertools import islice
 from typing import Protocol
 
 from sidecar._native import Pseudonyms, RandomPool, stamp
@@ -28,6 +29,8 @@ _ANSWER_SECONDS, _ANSWER_SHARE = 0.05, 0.05
 """What of a deadline is kept for the refusal: a caller that has given up already would not hear why."""
 _FAR = 2**63
 """Beyond every seq."""
+_AT_ONCE = 64
+"""Owed records written together: when the disk is back, whoever waits for a decision waits for all of them."""
 OWED_SECONDS = 0.25
 """How soon an outcome that could not be written is tried again."""
 
@@ -236,8 +239,14 @@ class SpoolRecorder:
     def _settle(self) -> None:
         """Write what is owed, oldest first; RecordError when the disk still says no."""
         while self._owed:
-            self._spool.append([self._owed[0]], spare=True)
-            self._owed.popleft()
+            oldest = [*islice(self._owed, _AT_ONCE)]
+            try:
+                self._spool.append(oldest, spare=True)
+            except RecordError:
+                oldest = oldest[:1]  # there may be room for one
+                self._spool.append(oldest, spare=True)
+            for _ in oldest:
+                self._owed.popleft()
 
     async def _reach(self, first: int, last: int, level: Level, deadline: float | None) -> None:
         """Wait until the records `[first, last]` have this level."""

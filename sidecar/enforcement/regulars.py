@@ -36,7 +36,7 @@ from sidecar.record import PolicyRef
 from sidecar.vocabulary import SubjectClass, SubjectCounts
 
 MAX_KEPT = 2048
-"""Callers with a method that are remembered; whoever came first goes first. Under each, one question for each class."""
+"""Questions that are remembered, under as many callers with a method at most; whoever came first goes first."""
 _Word = str | bytes | None
 _Key = tuple[bytes | None, _Word, _Word, _Word, tuple[str, ...], bytes | None, str, int]
 _Read = Callable[[int, bytes, bool], tuple[Reading, tuple[tuple[str, str, str | None, bool], ...], int, int] | None]
@@ -87,9 +87,11 @@ class Regulars:
     def __init__(self, parts: Parts, most: int = MAX_KEPT) -> None:
         self._parts, self._most = parts, most
         self._kept: dict[_Key, Regular] = {}
+        self._questions = 0
 
     def __len__(self) -> int:
-        return len(self._kept)
+        """How many questions are remembered."""
+        return self._questions
 
     def find(self, call: Call, now: float) -> Regular | None:
         """Who calls, if identifying and describing them anew would find the same. StageError where nobody can tell."""
@@ -102,7 +104,7 @@ class Regulars:
             found.basis.identity.subjects, found.service, now
         ):
             return found
-        del self._kept[key]
+        self._forget(key)
         return None
 
     def remember(self, guarded: Guarded) -> None:
@@ -118,11 +120,22 @@ class Regulars:
             regular = self._made(guarded)
             if regular is None:
                 return
-            if len(self._kept) >= self._most:
-                del self._kept[next(iter(self._kept))]
+            self._forget(key)
             self._kept[key] = regular
         ((subject, class_),) = decided.put.classes.items()
-        regular.settled[class_, subject == regular.own] = _settled(regular, decided, class_)
+        settled, minute = regular.settled, decided.put.context.time
+        for about in [about for about, one in settled.items() if one.minute != minute]:
+            del settled[about]  # of a minute that does not come again
+            self._questions -= 1
+        self._questions += (class_, subject == regular.own) not in settled
+        settled[class_, subject == regular.own] = _settled(regular, decided, class_)
+        while self._questions > self._most:
+            self._forget(next(iter(self._kept)))
+
+    def _forget(self, key: _Key) -> None:
+        gone = self._kept.pop(key, None)
+        if gone is not None:
+            self._questions -= len(gone.settled)
 
     def _made(self, guarded: Guarded) -> Regular | None:
         case, method = guarded.case, guarded.description
@@ -146,6 +159,8 @@ def _ordinary(guarded: Guarded, decided: Decided) -> bool:
         decided.remembered
         and put.phase == "request"
         and put.policy is decided.policy
+        and put.subject is guarded.case.identity.subjects[0]
+        and put.context == guarded.case.claims.environment("request", put.context.time)
         and len(put.classes) == 1
         and put.reached is None
         and not put.counts.pending

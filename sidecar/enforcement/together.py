@@ -33,6 +33,8 @@ Half of what the embedded engine lets wait for its threads (`decision.embedded`)
 policy refuses none of its own questions."""
 
 
+_UNDER_WAY: set["asyncio.Future[list[object]]"] = set()
+"""What `through` is doing: the loop itself holds tasks weakly."""
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -100,8 +102,15 @@ async def ask(questions: Sequence[Question], party: Party, recorder: Recorder) -
 
 async def withdraw(calls: Sequence[Untold], final: Final) -> None:
     """Nobody is told of these: each that has no outcome yet has this one when it returns."""
-    # All begin at once: whoever is cancelled a second time meanwhile has written each outcome, and waits for the disk only.
-    await asyncio.gather(*[one.gone(final) for one in calls])
+    await through([one.gone(final) for one in calls])
+
+
+async def through(work: Sequence[Coroutine[object, object, object]]) -> None:
+    """Do all of these, side by side, also where whoever waits for it is cancelled (once more)."""
+    doing = asyncio.gather(*work)
+    _UNDER_WAY.add(doing)
+    doing.add_done_callback(_UNDER_WAY.discard)
+    await asyncio.shield(doing)
 
 
 async def side_by_side(work: Sequence[Work]) -> None:

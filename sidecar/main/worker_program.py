@@ -3,18 +3,14 @@
 import asyncio
 import contextlib
 import socket
-import sys
 from contextlib import AsyncExitStack
 from dataclasses import dataclass
-from pathlib import Path
 from typing import Final, Protocol, Self
 
+from sidecar.main.interpreter import command
 from sidecar.main.worker_channel import Channel
 
 MODULE: Final = "sidecar.main.worker"
-
-_PATH = ("-P",) if "site-packages" in Path(__file__).parts else ()
-"""An installed sidecar imports nothing from the folder it is started in; one that is run from its source has to."""
 
 
 class Program(Protocol):
@@ -40,7 +36,7 @@ class PythonProgram:
         """`python -m sidecar.main.worker FD`."""
         del stack
         return await asyncio.create_subprocess_exec(
-            sys.executable, *_PATH, "-m", MODULE, str(channel.fileno()), pass_fds=(channel.fileno(),),
+            *command(MODULE), str(channel.fileno()), pass_fds=(channel.fileno(),),
             stdin=asyncio.subprocess.DEVNULL,
         )  # fmt: skip
 

@@ -1,6 +1,7 @@
 """The thread that waits for the disk, so that the event loop does not."""
 
 import asyncio
+import errno
 import threading
 from collections.abc import Callable
 from queue import SimpleQueue
@@ -30,7 +31,7 @@ class Committer:
         self._thread.start()
 
     def submit(self, job: Callable[[], None], done: Callable[[OSError | None], None]) -> None:
-        """Run `job` in the thread, then `done(None)`, or `done(error)` for its OSError, on the event loop."""
+        """Run `job` in the thread, then `done(None)`, or `done(error)` for its OSError, on the event loop. Any other failure is EIO."""
         self._jobs.put((job, done))
 
     def stop(self) -> None:
@@ -46,6 +47,8 @@ class Committer:
                 job()
             except OSError as caught:
                 error = caught
+            except Exception as caught:  # noqa: BLE001 - without this thread nothing would ever be durable again
+                error = OSError(errno.EIO, f"{type(caught).__name__} in the spool")
             if self._loop.is_closed():
                 return
             self._loop.call_soon_threadsafe(done, error)

@@ -139,3 +139,21 @@ async def test_a_loop_that_allows_no_look_is_left_alone() -> None:
 
     assert not take_together(Closed())  # type: ignore[arg-type]
     assert asyncio.get_running_loop().add_reader.__self__ is asyncio.get_running_loop()  # type: ignore[attr-defined]
+
+
+def test_bytes_that_another_loop_takes_meanwhile_are_no_failure() -> None:
+    poller = Poller()
+    together = Together(poller.woken, lambda: poller.handled.extend(poller.queue))
+    peek = together._take
+
+    def robbed(buffer: bytearray, size: int, flags: int = 0) -> int:
+        if not flags:
+            while not poller.empty():
+                poller.woken.recv(64)
+        return peek(buffer, size, flags)
+
+    together._take = robbed
+    poller.push(1), poller.push(2)
+    together()
+    assert poller.handled == [1, 2], "what is in the queue is looked at all the same"
+    poller.close()

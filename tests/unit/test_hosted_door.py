@@ -266,3 +266,29 @@ async def test_an_ok_without_a_message_is_no_answer() -> None:
         return Reply(message=None, headers=(), final=Final(code=Code.OK))
 
     assert (await served(door(Point(silent)), Server(frame(b"x")))).status is Code.UNAVAILABLE
+
+
+class Unread(Server):
+    """Its caller takes nothing of the answer's body."""
+
+    def send(self, event):
+        self.sent.append(event)
+        future = asyncio.get_running_loop().create_future()
+        if event["type"] != "http.response.body":
+            future.set_result(None)
+        return future
+
+
+async def test_an_answer_that_nobody_takes_ends_at_the_deadline() -> None:
+    one = door()
+    await asyncio.wait_for(served(one, Unread(frame(b"hello")), more=[(b"grpc-timeout", b"50m")]), 60)
+    assert not one._open
+
+
+async def test_an_answer_that_nobody_takes_does_not_hold_up_a_stop() -> None:
+    one = door()
+    call = asyncio.ensure_future(served(one, Unread(frame(b"hello"))))
+    while not one.point.calls:
+        await asyncio.sleep(0)
+    await asyncio.wait_for(one.drain(0.01), 60)
+    await call

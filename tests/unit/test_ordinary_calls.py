@@ -4,9 +4,10 @@ import asyncio
 import tempfile
 from collections.abc import Callable
 from pathlib import Path
+from weakref import ref
 
 import pytest
-from changing_world import CHANGES, GRANT, OTHER, SAID, World, another, decides, fails, later, mended, user
+from changing_world import CHANGES, GRANT, OTHER, SAID, World, another, decides, fails, later, mended, revoke, user
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from identity_provider import BATCH, WEB, b64url
@@ -23,8 +24,9 @@ from sidecar.enforcement.pipeline import EnforcementPoint
 from sidecar.enforcement.regulars import Regulars
 from sidecar.enforcement.release import Release
 from sidecar.errors import Code, ForwardError
-from sidecar.exceptions.authorization_store import NOTHING
+from sidecar.exceptions.authorization_store import NOTHING, Lifted
 from sidecar.record import OutcomeBody
+from sidecar.vocabulary import SecurityRequirements
 
 pytestmark = pytest.mark.unit
 Step = Callable[[World], None]
@@ -322,3 +324,47 @@ async def test_whoever_came_first_is_forgotten_first_and_the_token_itself_is_not
     assert not settled(point, world)
     world.said = (*SAID[:1], (TICKET, "SUP-2"))
     assert settled(point, world)
+
+
+async def test_a_question_from_before_the_claims_lapsed_is_not_kept_under_those_after(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    point = world.point()
+    world.rig.engine.rule = lambda asked: permit(ttl=3000) if asked.context.security_requirements.version else deny()
+    world.rig.authorizations.lifted = Lifted((), SecurityRequirements(version="1"), world.rig.now + 20)
+    await world.call(point)
+    reply = world.rig.upstream.reply
+
+    def ends(*_: object) -> Reply:  # the attestation ends while the service works
+        world.rig.now += 25
+        world.rig.authorizations.lifted = NOTHING
+        return answer(b"")
+
+    world.rig.upstream.reply = ends
+    await world.call(point)
+    world.rig.upstream.reply = reply
+    assert not settled(point, world)
+    assert (await world.call(point))[0].final.code is not Code.OK
+
+
+async def test_no_list_of_what_is_revoked_outlives_the_next_one(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    point = world.point()
+    await world.call(point), await world.call(point)
+    assert settled(point, world)
+    lists = [ref(world.revocations.marks)]
+    for number in range(3):
+        revoke(f'{{"sub": "else-{number}"}}\n'.encode())(world)
+        world.said = (*SAID[:1], (TICKET, f"SUP-{number + 2}"))
+        await world.call(point), await world.call(point)
+        lists.append(ref(world.revocations.marks))
+    assert [one() is None for one in lists] == [True, True, True, False]
+
+
+async def test_a_caller_keeps_no_questions_of_a_minute_that_is_over(tmp_path: Path) -> None:
+    world = World(tmp_path)
+    point = world.point()
+    for _ in range(3):
+        await world.call(point), await world.call(point)
+        assert settled(point, world)
+        later(60)(world)
+    assert len(point._regulars) == 1

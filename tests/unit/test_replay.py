@@ -199,7 +199,7 @@ def test_the_child_process_loads_nothing_of_the_sidecar_but_its_decisions(polici
     loaded = set(ran.stdout.split())
     assert "sidecar.decision.replay" in loaded
     assert {one for one in loaded if not one.startswith("sidecar.decision")} == {
-        "sidecar", "sidecar._native", "sidecar.errors", "sidecar.vocabulary"
+        "sidecar", "sidecar._native", "sidecar.errors", "sidecar.json_names", "sidecar.vocabulary"
     }  # fmt: skip
 
 

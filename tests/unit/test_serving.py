@@ -113,3 +113,33 @@ def test_what_is_there_before_calls_is_never_looked_through_again() -> None:
 
 def test_young_objects_are_few_enough_for_a_short_look() -> None:
     assert gc.get_threshold()[0] < heap.YOUNG <= 10_000
+
+
+def test_nothing_is_imported_from_the_folder_it_is_started_in(tmp_path: Path) -> None:
+    (tmp_path / "pickle.py").write_text("raise SystemExit(99)")
+    program = (
+        "import sys; sys.path = [one for one in sys.path if one]\n"
+        "from sidecar.cli import serving\n"
+        "serving._MODULE = 'this'\n"
+        "serving.become({})\n"
+    )
+    source = Path(__file__).parents[2]
+    ran = subprocess.run(
+        [sys.executable, "-P", "-X", "utf8", "-c", program], cwd=tmp_path, capture_output=True, text=True, check=False,
+        env={"PATH": "/usr/bin", "PYTHONPATH": str(source)},
+    )  # fmt: skip
+    assert (ran.returncode, ran.stderr) == (0, "")
+    assert "Zen of Python" in ran.stdout
+
+
+def test_another_interpreter_has_the_flags_of_this_one() -> None:
+    program = "from sidecar.main.interpreter import command; print(*command('x.y')[1:])"
+    for cwd, here in ((Path(__file__).parents[2], ""), (Path("/"), "-P ")):
+        ran = subprocess.run(
+            [sys.executable, "-P", "-W", "error", "-c", program], cwd=cwd, capture_output=True, text=True, check=True,
+            env={"PATH": "/usr/bin", "PYTHONPATH": str(Path(__file__).parents[2])},
+        )  # fmt: skip
+        flags = ran.stdout.split()
+        assert flags[-2:] == ["-m", "x.y"]
+        assert "-Werror" in flags
+        assert ("-P" in flags) >= bool(here)

@@ -11,7 +11,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from pipeline_rig import GERMAN, NOBODY_KNOWS, US, Rig, deny, permit, personnel
 
-from sidecar.enforcement.call import Call, Final, Peer
+from sidecar.enforcement.call import OK, Call, Final, Peer
 from sidecar.enforcement.declarations import CHECK, CHECK_ANSWERS
 from sidecar.enforcement.outcomes import Confirmation
 from sidecar.enforcement.permits import Permit
@@ -336,3 +336,27 @@ async def test_whoever_is_withdrawn_has_an_outcome_although_the_withdrawing_is_c
     with pytest.raises(asyncio.CancelledError):
         await withdrawing
     assert len(rig.records.outcomes) == 3 * AT_ONCE
+
+
+async def test_whoever_is_cancelled_twice_in_one_turn_has_each_outcome_written():
+    written = []
+
+    class Told:
+        async def gone(self, final):
+            written.append(final)
+
+    async def asking():
+        try:
+            await asyncio.sleep(600)
+        except asyncio.CancelledError:
+            await withdraw([Told(), Told()], OK)
+            raise
+
+    task = asyncio.ensure_future(asking())
+    await asyncio.sleep(0)
+    task.cancel()
+    asyncio.get_running_loop().call_soon(task.cancel)  # the caller goes, and the sidecar stops
+    with pytest.raises(asyncio.CancelledError):
+        await task
+    await asyncio.sleep(0)
+    assert written == [OK, OK]
