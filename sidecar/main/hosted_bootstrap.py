@@ -118,6 +118,8 @@ def _http(hosting: Hosting) -> Config:
         server_header_transformation="PASS_THROUGH",
         # A gRPC call may last, and be silent, as long as its deadline lets it.
         stream_idle_timeout="0s",
+        # What its caller has stopped reading, though, is not kept for ever once the call is over.
+        stream_flush_timeout="300s",
         request_timeout="0s",
         request_headers_timeout=_seconds(HANDSHAKE_TIMEOUT_MS),
         common_http_protocol_options={
